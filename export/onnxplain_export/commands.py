@@ -1,0 +1,145 @@
+"""The commands `onnxplain export` and `onnxplain check`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from onnxplain.errors import ParameterError
+from onnxplain.preprocessing import PRESETS, override, preset_steps
+from onnxplain_export.checking import Verdict, check
+from onnxplain_export.exporting import export
+from onnxplain_export.methods import METHODS
+from onnxplain_export.normalize.shapes import image_layout
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the parsers of both commands."""
+    parser = commands.add_parser("export", help="make a bundle from an ONNX model", description=export.__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    _add_model(parser)
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="default: MODEL's name with .explain")
+    parser.add_argument("--methods", metavar="A,B", help=f"default: all that the model allows of {', '.join(METHODS)}")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="the classes' names, one a line")
+    parser.add_argument("--name", help="what the bundle calls the model; default: the file's name")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
+    _add_preprocessing(parser)
+    parser.set_defaults(run=run_export)
+    parser = commands.add_parser("check", help="say what in a model can be differentiated, before any export")
+    _add_model(parser)
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.set_defaults(run=run_check)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", type=Path, help="an ONNX file")
+    parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="where the model leaves it free")
+    parser.add_argument("--score", choices=("logits", "probabilities"), default="logits", help="what is explained")
+    parser.add_argument("--activation", choices=("softmax", "sigmoid", "none"), help="of logits that end the model")
+    parser.add_argument("--output-name", metavar="NAME", help="which of the model's outputs is explained")
+
+
+def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how pictures are prepared (try it with: onnxplain info BUNDLE --try PICTURE)")
+    group.add_argument("--preprocessing", metavar="PRESET", help=f"one of {', '.join(PRESETS)}; default: torchvision")
+    group.add_argument("--mean", nargs="+", type=float, metavar="M", help="subtracted, by channel, after --scale")
+    group.add_argument("--std", nargs="+", type=float, metavar="S", help="divided by, by channel")
+    group.add_argument("--scale", type=float, metavar="F", help="factor on the values 0..255, such as 0.00392156862745098")
+    group.add_argument("--colour", choices=("RGB", "BGR", "GREY"), help="order of the channels")
+    group.add_argument("--resize", metavar="SIZE", help="256 (shorter side), 224x224 (exact) or none")
+    group.add_argument("--crop", metavar="SIZE", help="224, 224x320 or none: the centre of the picture")
+    group.add_argument("--kernel", choices=("bilinear", "bicubic", "nearest"), help="of the resize")
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Exports, and says what was proved."""
+    target = arguments.output or Path(arguments.model.stem + ".explain")
+    export(
+        arguments.model,
+        target,
+        methods=arguments.methods.split(",") if arguments.methods else None,
+        preprocessing=_preprocessing(arguments),
+        labels=arguments.labels,
+        name=arguments.name,
+        overwrite=arguments.overwrite,
+        **_reading(arguments),
+    )
+    description = json.loads((target / "explainer.json").read_text("utf-8"))
+    print("\n".join(_exported(target, description)))
+    if description["preprocessing"]["assumed"]:
+        print(
+            f"no --preprocessing was named: {description['preprocessing']['preset']!r} is assumed; "
+            f"see what the network sees with: onnxplain info {target} --try PICTURE",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Prints the verdict; 0 where gradients can be exported, 1 where they can't."""
+    verdict = _checked(arguments)
+    if arguments.json:
+        print(json.dumps({**asdict(verdict), "differentiable": verdict.differentiable}, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(_verdict_lines(verdict)))
+    return 0 if verdict.differentiable else 1
+
+
+def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "size": tuple(arguments.size) if arguments.size else None,
+        "score": arguments.score,
+        "activation": arguments.activation,
+        "score_output": arguments.output_name,
+    }
+
+
+def _preprocessing(arguments: argparse.Namespace) -> str | list[dict[str, Any]] | None:
+    """The preset's name, or its steps with the flags' changes."""
+    names = ("mean", "std", "scale", "colour", "resize", "crop", "kernel")
+    changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if not changes:
+        return None if arguments.preprocessing is None else str(arguments.preprocessing)
+    # The preset's sizes come from the model's own input, so the model is looked at first.
+    return override(_preset(arguments, _checked(arguments)), **changes)
+
+
+def _checked(arguments: argparse.Namespace) -> Verdict:
+    options = _reading(arguments)
+    return check(arguments.model, output=options.pop("score_output"), **options)
+
+
+def _preset(arguments: argparse.Namespace, verdict: Verdict) -> list[dict[str, Any]]:
+    axes = verdict.shape
+    layout = image_layout(["N", *axes])
+    if layout is None:
+        raise ParameterError(f"preprocessing is for pictures; the model's input is {verdict.image}")
+    channels, height, width = axes if layout == "NCHW" else (axes[2], axes[0], axes[1])
+    name = arguments.preprocessing or ("torchvision" if channels == 3 else "unit")
+    return preset_steps(name, height, width, channels=channels, layout=layout)
+
+
+def _exported(target: Path, description: dict[str, Any]) -> Iterator[str]:
+    yield f"{target}: {', '.join(description['methods'])}"
+    for change in description["source"]["changes"]:
+        yield f"  changed: {change}"
+    for name, entry in description["verification"].items():
+        yield f"  verified {name}: error {entry['error']:.1e}, tolerance {entry['tolerance']:.0e}"
+
+
+def _verdict_lines(verdict: Verdict) -> Iterator[str]:
+    yield f"{verdict.name}: {verdict.image} → {verdict.classes} classes ({verdict.activation})"
+    for change in verdict.changes:
+        yield f"  changed: {change}"
+    for role, counts in verdict.operators.items():
+        yield f"  {role}: {', '.join(f'{name} {count}' for name, count in counts.items())}"
+    for obstacle in verdict.obstacles:
+        yield f"  in the way: {obstacle['operator']} (node {obstacle['node']!r}, output {obstacle['output']!r})"
+        yield f"    {obstacle['way round']}"
+    if verdict.zero:
+        yield "  the gradient is zero everywhere: no path from the image to the scores passes one; use occlusion"
+    if verdict.differentiable:
+        yield "  every gradient method can be exported"

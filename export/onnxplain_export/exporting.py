@@ -1,0 +1,216 @@
+"""`export()`: from a model to a verified bundle."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from onnxplain.errors import ParameterError
+from onnxplain.preprocessing import check_steps, preset_steps
+from onnxplain.version import __version__
+from onnxplain_export.bundle import WEIGHTS, new_folder, sha256_of, write_description, write_graphs
+from onnxplain_export.graphs import COLUMNS, GRAPHS
+from onnxplain_export.memory import ROWS, bytes_per_row
+from onnxplain_export.methods import chosen_methods
+from onnxplain_export.normalize import BATCH, Normalized, normalize
+from onnxplain_export.source import read_source
+from onnxplain_export.verify import verify
+
+FORMAT = 1
+
+
+def export(
+    model: Any,
+    output: str | PathLike[str],
+    *,
+    methods: Sequence[str] | None = None,
+    preprocessing: str | Sequence[Mapping[str, Any]] | None = None,
+    labels: Sequence[str] | str | PathLike[str] | None = None,
+    example: Any = None,
+    name: str | None = None,
+    size: tuple[int, int] | None = None,
+    score: str = "logits",
+    activation: str | None = None,
+    image_input: str | None = None,
+    score_output: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes the explainer bundle of `model` to the folder `output`, proves it against the model, and returns its path.
+
+    `model` is a path, an onnx.ModelProto, an onnx_ir.Model, or a torch.nn.Module with one `example` batch. `methods`
+    are all that the model allows unless named. `preprocessing` is a preset's name or a list of steps; without one,
+    pictures are assumed to be prepared as torchvision does. `labels` are the classes' names or a text file with one a
+    line. `score` "logits" explains what a trailing softmax or sigmoid takes, "probabilities" the output as it is.
+    `size` (height, width) fixes a picture size that the model leaves free.
+
+    Raises ModelError (unreadable, unsupported), NoGradientError (names the node), VerificationError (the proof failed),
+    ParameterError and OutputError; nothing is left behind then.
+    """
+    target = Path(output)
+    if preprocessing is not None and not isinstance(preprocessing, str):
+        size = size or _size_of(preprocessing)
+    normalized = normalize(
+        read_source(model, example, name),
+        image_input=image_input,
+        output=score_output,
+        score=score,
+        activation=activation,
+        size=size,
+    )
+    chosen = chosen_methods(methods, normalized.layout is not None)
+    prepared = _preprocessing(normalized, preprocessing)
+    names = _labels(labels, normalized.scores.classes)
+    with new_folder(target, overwrite) as folder:
+        needed = {"forward", *(str(entry["graph"]) for entry in chosen.values())}
+        if needed & {"path", "noise"}:
+            needed.add("gradient")  # these two are proved against it
+        models = {graph: make(normalized) for graph, make in GRAPHS.items() if graph in needed}
+        write_graphs(folder, models)
+        record = verify(normalized, folder, models, prepared["steps"])
+        description = _description(normalized, chosen, prepared, names, record)
+        memory = bytes_per_row(folder, {graph: _one_run(made, normalized) for graph, made in models.items()})
+        description["graphs"] = {
+            graph: _graph_entry(folder, graph, made, normalized, memory[graph]) for graph, made in models.items()
+        }
+        weights = folder / WEIGHTS
+        description["weights"] = {"file": WEIGHTS, "sha256": sha256_of(weights)} if weights.exists() else None
+        write_description(folder, description)
+    return target
+
+
+def _description(
+    normalized: Normalized,
+    methods: Mapping[str, Mapping[str, Any]],
+    preprocessing: Mapping[str, Any],
+    labels: Sequence[str] | None,
+    record: Mapping[str, Any],
+) -> dict[str, Any]:
+    source, scores = normalized.source, normalized.scores
+    return {
+        "format": FORMAT,
+        "onnxplain": __version__,
+        "name": source.name,
+        "source": {
+            "file": source.file,
+            "sha256": source.sha256,
+            "producer": source.producer,
+            "opset": source.opset,
+            "precision": source.precision,
+            "changes": source.changes,
+        },
+        "inputs": [
+            {
+                "name": normalized.image,
+                "dtype": "float32",
+                "shape": [BATCH, *normalized.image_shape],
+                "layout": normalized.layout,
+                "explained": True,
+            }
+        ],
+        "outputs": [
+            {
+                "name": scores.output,
+                "shape": [BATCH, scores.classes],
+                "explained": True,
+                "classes": scores.classes,
+                "activation": scores.activation,
+                "labels": list(labels) if labels else None,
+            }
+        ],
+        "preprocessing": preprocessing,
+        "weights": None,
+        "graphs": {},
+        "methods": _methods_as_exported(methods, scores.activation),
+        "layers": [],
+        "renamed": normalized.renamed,
+        "verification": record,
+    }
+
+
+def _methods_as_exported(methods: Mapping[str, Mapping[str, Any]], activation: str) -> dict[str, Any]:
+    """The methods' entries; where scores have no activation, all of them explain the same number."""
+    return {
+        name: {**entry, "explains": "logits"} if activation == "none" else dict(entry)
+        for name, entry in methods.items()
+    }
+
+
+def _graph_entry(folder: Path, name: str, model: ir.Model, normalized: Normalized, memory: int) -> dict[str, Any]:
+    file = folder / f"{name}.onnx"
+    inputs = [
+        {
+            "name": value.name,
+            "role": "image" if value.name == normalized.image else value.name,
+            "dtype": _dtype(value),
+            "shape": _axes(value),
+        }
+        for value in model.graph.inputs
+    ]
+    return {
+        "file": file.name,
+        "sha256": sha256_of(file),
+        "inputs": inputs,
+        "outputs": [{"name": v.name, "dtype": _dtype(v), "shape": _axes(v)} for v in model.graph.outputs],
+        "columns": list(COLUMNS[name]) if name in COLUMNS else None,
+        "bytes_per_row": memory,
+    }
+
+
+def _one_run(model: ir.Model, normalized: Normalized) -> list[dict[str, Any]]:
+    """The inputs that put ROWS rows through a graph: one step of as many images."""
+    entries = []
+    for value in model.graph.inputs:
+        axes = _axes(value)
+        shape = [axis if isinstance(axis, int) else 1 for axis in axes]
+        entries.append({"name": value.name, "dtype": _dtype(value), "shape": [ROWS, *shape[1:]] if axes[0] == BATCH else shape})
+    return entries
+
+
+def _dtype(value: ir.Value) -> str:
+    return "int64" if value.dtype == ir.DataType.INT64 else "float32"
+
+
+def _axes(value: ir.Value) -> list[int | str]:
+    return [axis if isinstance(axis, int) else str(axis.value) for axis in value.shape or ()]
+
+
+def _preprocessing(normalized: Normalized, given: str | Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    """What explainer.json says about preprocessing; without a word from the user, torchvision's is assumed for pictures."""
+    if given is not None and not isinstance(given, str):
+        return {"preset": None, "assumed": False, "steps": check_steps(given)}
+    channels = normalized.image_shape[0 if normalized.layout == "NCHW" else -1]
+    if normalized.layout is None or (given is None and channels not in (1, 3)):
+        if given is not None:
+            raise ParameterError(
+                f"preprocessing {given!r} is for pictures; the input has shape {normalized.image_shape}"
+            )
+        return {"preset": None, "assumed": False, "steps": []}
+    preset = given or ("torchvision" if channels == 3 else "unit")
+    steps = preset_steps(preset, *normalized.size, channels=channels, layout=normalized.layout)
+    return {"preset": preset, "assumed": given is None, "steps": steps}
+
+
+def _size_of(steps: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
+    """The picture size that a list of steps ends with, for a network that leaves its own free."""
+    for step in reversed(steps):
+        if step.get("step") in ("crop", "resize") and isinstance(step.get("size"), list | tuple):
+            height, width = step["size"]
+            return int(height), int(width)
+    return None
+
+
+def _labels(given: Sequence[str] | str | PathLike[str] | None, classes: int) -> list[str] | None:
+    if given is None:
+        return None
+    if isinstance(given, str | PathLike):
+        try:
+            given = Path(given).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ParameterError(f"labels {given}: can't be read ({error})") from None
+    names = [name.strip() for name in given]
+    while names and not names[-1]:
+        names.pop()
+    if len(names) != classes:
+        raise ParameterError(f"{len(names)} labels for {classes} classes")
+    return names

@@ -1,0 +1,59 @@
+"""Folds inference BatchNormalization into the Conv, ConvTranspose or Gemm before it."""
+
+import numpy as np
+import onnx_ir as ir
+from onnxplain_export.emitter import attribute, constant_of
+
+
+def fold_batch_normalization(graph: ir.Graph) -> int:
+    """Folds where the linear operator feeds nothing else and its weights are constants; returns how many were folded."""
+    return sum(_fold(graph, node) for node in list(graph) if node.op_type == "BatchNormalization")
+
+
+def _fold(graph: ir.Graph, node: ir.Node) -> bool:
+    linear = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if linear is None or attribute(node, "training_mode", 0) or not _absorbs(linear):
+        return False
+    statistics = [constant_of(value) for value in node.inputs[1:]]
+    weight = constant_of(linear.inputs[1])
+    bias_given = len(linear.inputs) > 2 and linear.inputs[2] is not None
+    bias = constant_of(linear.inputs[2]) if bias_given else None
+    if weight is None or any(s is None for s in statistics) or (bias_given and bias is None):
+        return False
+    scale, shift, mean, variance = (np.asarray(s, np.float64) for s in statistics)
+    factor = scale / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
+    new_bias = shift + factor * ((0 if bias is None else bias.astype(np.float64)) - mean)
+    shape = [1] * weight.ndim
+    shape[_output_axis(linear)] = -1
+    _set_input(graph, linear, 1, (weight * factor.reshape(shape)).astype(weight.dtype))
+    _set_input(graph, linear, 2, new_bias.astype(weight.dtype))
+    ir.convenience.replace_all_uses_with(node.outputs[0], linear.outputs[0], replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    return True
+
+
+def _absorbs(linear: ir.Node) -> bool:
+    """Whether the scale and shift of each output channel can move into the node's weights."""
+    if len(linear.outputs[0].uses()) != 1 or linear.outputs[0].is_graph_output():
+        return False
+    if linear.op_type == "Conv":
+        return True
+    if linear.op_type == "ConvTranspose":
+        return attribute(linear, "group", 1) == 1
+    return linear.op_type == "Gemm" and attribute(linear, "alpha", 1.0) == 1.0 and attribute(linear, "beta", 1.0) == 1.0
+
+
+def _output_axis(linear: ir.Node) -> int:
+    """The axis of the weight that runs over output channels."""
+    if linear.op_type == "Gemm":
+        return 0 if attribute(linear, "transB", 0) else 1
+    return 0 if linear.op_type == "Conv" else 1
+
+
+def _set_input(graph: ir.Graph, node: ir.Node, index: int, content: np.ndarray) -> None:
+    name = f"{node.outputs[0].name}/{'weight' if index == 1 else 'bias'}/folded"
+    value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(content), name=name))
+    graph.register_initializer(value)
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)

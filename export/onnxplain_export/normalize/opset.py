@@ -1,0 +1,127 @@
+"""Any opset from 7 to 26 becomes exactly opset 20, IR 10, with all functions inlined."""
+
+from collections.abc import Callable, Collection
+
+import onnx
+import onnx.inliner
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from onnx import version_converter
+from onnxplain.errors import ModelError
+from onnxplain_export.emitter import IR_VERSION, OPSET
+from onnxplain_export.vjp import NO_GRADIENT, STANDARD
+
+OLDEST, NEWEST = 7, 26
+LARGE = 1 << 16
+"""Initializers above this many bytes are set aside while protos are rewritten, so that no model is too big for one."""
+
+CHANGED_MEANING = frozenset({"GroupNormalization"})
+"""Operators whose newer version computes something else than version 20's: inlined, never relabelled."""
+
+
+def to_opset_20(model: ir.Model) -> ir.Model:
+    """The same function in opset 20; composites newer than that are inlined, what can't be expressed is refused by node."""
+    version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", OPSET))
+    if not OLDEST <= version <= NEWEST:
+        raise ModelError(f"the model uses opset {version}; opsets {OLDEST} to {NEWEST} are read")
+    model.opset_imports.pop("ai.onnx", None)
+    model.opset_imports[""] = version
+    passes.InlinePass()(model)
+    passes.RemoveUnusedOpsetsPass()(model)
+    passes.RemoveInitializersFromInputsPass()(model)
+    model.ir_version = IR_VERSION  # IR 3 would have initializers among the inputs again
+    if version > OPSET:
+        model = _inline(model, _newer_composites(model, version))
+        _relabel(model, version)
+    elif version < OPSET:
+        model = _rewritten(model, lambda proto: version_converter.convert_version(proto, OPSET))
+    model = _inline(model, _composites_without_rule(model))
+    model.ir_version = IR_VERSION
+    return model
+
+
+def _newer_composites(model: ir.Model, version: int) -> set[str]:
+    """Operator types that opset 20 lacks, or means differently, and whose schema carries a function body."""
+    found = set()
+    for node in model.graph.all_nodes():
+        if node.domain != "":
+            continue
+        schema = onnx.defs.get_schema(node.op_type, version, "")
+        newer = schema.since_version > OPSET
+        missing = newer and not onnx.defs.has(node.op_type, max_inclusive_version=OPSET)
+        if (missing or (newer and node.op_type in CHANGED_MEANING)) and _has_body(schema):
+            found.add(node.op_type)
+    return found
+
+
+def _composites_without_rule(model: ir.Model) -> set[str]:
+    """Operator types that no derivative rule knows but whose schema has a function body of simpler operators."""
+    types = {node.op_type for node in model.graph.all_nodes() if node.domain == ""}
+    unknown = types - STANDARD.keys() - NO_GRADIENT
+    return {name for name in unknown if _has_body(onnx.defs.get_schema(name, OPSET, ""))}
+
+
+def _has_body(schema: onnx.defs.OpSchema) -> bool:
+    return schema.has_function or schema.has_context_dependent_function
+
+
+def _inline(model: ir.Model, op_types: Collection[str]) -> ir.Model:
+    if not op_types:
+        return model
+    ids = [("", op_type) for op_type in sorted(op_types)]
+    model = _rewritten(
+        model, lambda proto: onnx.inliner.inline_selected_functions(proto, ids, inline_schema_functions=True)
+    )
+    passes.RemoveUnusedOpsetsPass()(model)
+    return model
+
+
+def _relabel(model: ir.Model, version: int) -> None:
+    """Declares opset 20 after checking that every node means the same there (newer versions mostly add types)."""
+    for node in model.graph.all_nodes():
+        if node.domain != "":
+            continue
+        if not onnx.defs.has(node.op_type, max_inclusive_version=OPSET):
+            raise ModelError(f"{node.op_type} (node {node.name!r}) is newer than opset {OPSET} and has no expansion")
+        newer = onnx.defs.get_schema(node.op_type, version, "")
+        schema = onnx.defs.get_schema(node.op_type, OPSET, "")
+        if newer.since_version > OPSET:
+            _drop_new_defaults(node, newer, schema)
+        if len(node.inputs) > schema.max_input:
+            raise ModelError(f"{node.op_type} (node {node.name!r}) has inputs that opset {OPSET} doesn't know")
+        node.version = None
+    model.opset_imports[""] = OPSET
+
+
+def _drop_new_defaults(node: ir.Node, newer: onnx.defs.OpSchema, schema: onnx.defs.OpSchema) -> None:
+    """Removes attributes that opset 20 lacks where they hold their default; any other value is refused."""
+    for name in set(node.attributes) - set(schema.attributes):
+        default = onnx.helper.get_attribute_value(newer.attributes[name].default_value)
+        given = node.attributes[name].value
+        if given not in (default, default.decode() if isinstance(default, bytes) else default):
+            raise ModelError(
+                f"{node.op_type} (node {node.name!r}): {name}={given!r} can't be expressed in opset {OPSET}"
+            )
+        node.attributes.pop(name)
+
+
+def _rewritten(model: ir.Model, rewrite: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ir.Model:
+    """`rewrite` applied to the model as a proto, with its large weights set aside meanwhile as graph inputs."""
+    graph = model.graph
+    aside = [v for v in graph.initializers.values() if v.const_value is not None and v.const_value.nbytes > LARGE]
+    tensors = {value.name: value.const_value for value in aside}
+    for value in aside:
+        value.shape = value.const_value.shape if value.const_value is not None else None
+        value.type = ir.TensorType(value.const_value.dtype) if value.const_value is not None else None
+        graph.initializers.pop(value.name or "")
+        value.const_value = None
+        graph.inputs.append(value)
+    try:
+        result = ir.from_proto(rewrite(ir.to_proto(model)))
+    except Exception as error:  # the C++ converters raise RuntimeError, ConvertError and others without a common base
+        raise ModelError(f"the model can't be converted to opset {OPSET}: {str(error).splitlines()[0]}") from error
+    for value in [value for value in result.graph.inputs if value.name in tensors]:
+        result.graph.inputs.remove(value)
+        value.const_value = tensors[value.name]
+        result.graph.register_initializer(value)
+    return result

@@ -1,0 +1,66 @@
+"""Everything is computed in float32: half and double precision models are converted, integer images explained as floats."""
+
+import numpy as np
+import onnx_ir as ir
+from onnxplain_export.emitter import attribute
+
+OTHER_FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+
+
+def to_float32(model: ir.Model) -> str | None:
+    """Turns every float type of the graph into float32; returns the name of the type that was replaced, if any."""
+    replaced: set[ir.DataType] = set()
+    for value in model.graph.initializers.values():
+        if value.const_value is not None and value.const_value.dtype in OTHER_FLOATS:
+            replaced.add(value.const_value.dtype)
+            value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    for value in [*model.graph.inputs, *model.graph.outputs]:
+        if value.dtype in OTHER_FLOATS:
+            replaced.add(ir.DataType(value.dtype))
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    for node in model.graph.all_nodes():
+        replaced |= _node_to_float32(node)
+    forget_types(model)
+    return ", ".join(sorted(kind.name.lower() for kind in replaced)) or None
+
+
+def explain_at_float(model: ir.Model, image: ir.Value) -> bool:
+    """Makes an integer image input float32 and removes the Casts that did so inside; True if it was an integer."""
+    if image.dtype is None or image.dtype.is_floating_point():
+        return False
+    image.type = ir.TensorType(ir.DataType.FLOAT)
+    forget_types(model)
+    reached = {image}
+    for node in list(model.graph):
+        if not any(value in reached for value in node.inputs):
+            continue
+        if node.op_type == "Cast":
+            ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0], replace_graph_outputs=False)
+        elif node.op_type in ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Flatten", "Pad", "Identity"):
+            reached.update(node.outputs)
+    return True
+
+
+def forget_types(model: ir.Model) -> None:
+    """Drops the recorded types and shapes of computed values, for a new inference to fill in."""
+    for node in model.graph.all_nodes():
+        for output in node.outputs:
+            if not output.is_graph_output():
+                output.type = None
+            output.shape = None
+
+
+def _node_to_float32(node: ir.Node) -> set[ir.DataType]:
+    replaced: set[ir.DataType] = set()
+    for name in ("to", "dtype"):
+        kind = attribute(node, name)
+        if kind in {int(other) for other in OTHER_FLOATS}:
+            replaced.add(ir.DataType(kind))
+            node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
+    value = node.attributes.get("value")
+    if value is not None and value.type == ir.AttributeType.TENSOR and value.value.dtype in OTHER_FLOATS:
+        replaced.add(value.value.dtype)
+        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(value.value.numpy().astype(np.float32)))
+    # A Cast to double inside shape arithmetic says nothing about the model's own precision.
+    return replaced - {ir.DataType.DOUBLE}

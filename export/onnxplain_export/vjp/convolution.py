@@ -1,0 +1,102 @@
+"""Convolution and its transpose: each is the other's adjoint."""
+
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxplain.errors import NoGradientError
+from onnxplain_export.emitter import Emitter, attribute, ranked_dims
+from onnxplain_export.vjp.registry import Cotangents, vjp
+from onnxplain_export.vjp.window import Window, spatial_sizes, window_of
+
+
+@vjp("Conv")
+def conv(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """y = W * x: dx = Wᵀ * dy, a convolution with the flipped weight at stride 1, else a transposed one; db = Σ dy."""
+    x, weight, *bias = node.inputs
+    window = window_of(node)
+    gx = _conv_adjoint(op, node, weight, g) if op.wants(x) else None
+    return gx, None, *(_bias_gradient(op, b, g, window.rank) for b in bias)
+
+
+@vjp("ConvTranspose")
+def conv_transpose(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """y = Wᵀ * x: dx = W * dy, the convolution with the same weight and window; db = Σ dy."""
+    x, weight, *bias = node.inputs
+    window, group = window_of(node), attribute(node, "group", 1)
+    if attribute(node, "output_shape") is not None:
+        raise NoGradientError(f"ConvTranspose (node {node.name!r}): output_shape must be resolved to pads first")
+    gx = op.Conv(g, _own_weight(op, weight), group=group, **_attributes(window)) if op.wants(x) else None
+    return gx, None, *(_bias_gradient(op, b, g, window.rank) for b in bias)
+
+
+def _conv_adjoint(op: Emitter, node: ir.Node, weight: ir.Value | None, g: ir.Value) -> ir.Value:
+    """The gradient of a convolution's input."""
+    window, group = window_of(node), attribute(node, "group", 1)
+    mirrored = window.mirrored_pads
+    if mirrored is not None:
+        flipped = _flipped(op, node, window, group)
+        return op.Conv(g, flipped, group=group, **_attributes(window) | {"pads": mirrored})
+    padding = window.remainders(spatial_sizes(node))
+    own = _own_weight(op, weight)
+    return op.ConvTranspose(g, own, group=group, output_padding=padding, **_attributes(window))
+
+
+def _attributes(window: Window) -> dict[str, Any]:
+    return {
+        "kernel_shape": window.kernel,
+        "strides": window.strides,
+        "dilations": window.dilations,
+        "pads": window.pads,
+    }
+
+
+def _flipped(op: Emitter, node: ir.Node, window: Window, group: int) -> ir.Value:
+    """The weight [M, C/g, …] reversed in space with its channels swapped inside each group: [C, M/g, …].
+
+    Written as operators on the same initializer: onnxruntime folds them at load, so the file holds one copy.
+    """
+    weight: Any = node.inputs[1]
+    known = ranked_dims(node, weight)
+    if not isinstance(known[0], int) or not isinstance(known[1], int):
+        raise NoGradientError(f"Conv (node {node.name!r}): the weight's shape is unknown")
+    outputs, inputs = known[0] // group, known[1]
+    spatial = range(window.rank)
+    flipped = weight
+    if group == 1:
+        flipped = op.Transpose(flipped, perm=[1, 0, *(2 + axis for axis in spatial)])
+    elif (outputs, inputs) != (1, 1):
+        grouped = op.Reshape(flipped, [group, outputs, inputs, *window.kernel])
+        swapped = op.Transpose(grouped, perm=[0, 2, 1, *(3 + axis for axis in spatial)])
+        flipped = op.Reshape(swapped, [group * inputs, outputs, *window.kernel])
+    wide = [axis for axis in spatial if window.kernel[axis] > 1]
+    if not wide:
+        return flipped
+    ends = [-window.kernel[axis] - 1 for axis in wide]
+    return op.Slice(flipped, [-1] * len(wide), ends, [2 + axis for axis in wide], [-1] * len(wide))
+
+
+def _own_weight(op: Emitter, weight: ir.Value | None) -> ir.Value | None:
+    """The initializer once more under a name of its own, sharing its bytes; a computed weight as it is.
+
+    OpenVINO 2026.4 computes wrong results where a Conv and a ConvTranspose share one initializer (measured).
+    """
+    if weight is None or weight.const_value is None or not weight.is_initializer():
+        return weight
+    tensor, name = weight.const_value, f"{op.prefix}/{weight.name}"
+    if name in op.graph.initializers:
+        return op.graph.initializers[name]
+    if isinstance(tensor, ir.ExternalTensor):
+        place = (tensor.location, tensor.offset, tensor.length, tensor.dtype)
+        copy: ir.TensorProtocol = ir.ExternalTensor(*place, shape=tensor.shape, name=name, base_dir=tensor.base_dir)
+    else:
+        copy = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
+    value = ir.val(name, const_value=copy)
+    op.graph.register_initializer(value)
+    return value
+
+
+def _bias_gradient(op: Emitter, bias: ir.Value | None, g: ir.Value, rank: int) -> ir.Value | None:
+    if not op.wants(bias):
+        return None
+    return op.ReduceSum(g, [0, *range(2, 2 + rank)], keepdims=0)

@@ -1,0 +1,100 @@
+"""Normalisation layers as they run at inference."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.errors import NoGradientError
+from onnxplain_export.emitter import Emitter, attribute, constant_of, ranked_dims
+from onnxplain_export.vjp.elementwise import zero_where
+from onnxplain_export.vjp.registry import Cotangents, vjp
+
+
+@vjp("BatchNormalization")
+def batch_normalization(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d(s (x - m)/√(v + ε) + b) = s/√(v + ε) dx with the stored m and v."""
+    if attribute(node, "training_mode", 0):
+        raise NoGradientError(
+            f"BatchNormalization (node {node.name!r}) is in training mode; export the model for inference"
+        )
+    x, scale, _, _, variance = node.inputs
+    epsilon = float(attribute(node, "epsilon", 1e-5))
+    to_channels = [-1] + [1] * (len(ranked_dims(node, x)) - 2)
+    s, v = constant_of(scale), constant_of(variance)
+    if s is not None and v is not None:
+        factor = op.floats((s.astype(np.float64) / np.sqrt(v.astype(np.float64) + epsilon)).reshape(to_channels))
+    else:
+        factor = op.Reshape(op.Div(scale, op.Sqrt(op.Add(variance, epsilon))), to_channels)
+    return op.Mul(g, factor), None, None, None, None
+
+
+@vjp("LayerNormalization")
+def layer_normalization(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d(s x̂ + b) = s dx̂ + x̂ ds + db, x̂ = (x - mean)/√(var + ε) over the last axes; see `_normalized`."""
+    x, scale, bias = (*node.inputs, None)[:3]
+    shape = ranked_dims(node, x)
+    axes = [*range(attribute(node, "axis", -1) % len(shape), len(shape))]
+    dx, unit = _normalized(op, x, op.Mul(g, scale), axes, float(attribute(node, "epsilon", 1e-5)))
+    ds = op.sum_to(op.Mul(g, unit), shape, scale) if scale is not None and op.wants(scale) else None
+    db = op.sum_to(g, shape, bias) if bias is not None and op.wants(bias) else None
+    return [dx, ds, db][: len(node.inputs)]
+
+
+@vjp("InstanceNormalization")
+def instance_normalization(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d(s x̂ + b) = s dx̂, x̂ = (x - mean)/√(var + ε) over the spatial axes of each image and channel."""
+    x, scale, _ = node.inputs
+    rank = len(ranked_dims(node, x))
+    per_channel = op.Reshape(scale, [-1] + [1] * (rank - 2))
+    dx, _ = _normalized(op, x, op.Mul(g, per_channel), [*range(2, rank)], float(attribute(node, "epsilon", 1e-5)))
+    return dx, None, None
+
+
+@vjp("LRN")
+def lrn(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d(x D^-β) = D^-β dx - β x D^(-β-1) dD, D = bias + α/size Σ x² over neighbouring channels.
+
+    Both sums over channels are 1×1 convolutions with a banded matrix of ones.
+    """
+    x, size = node.inputs[0], int(attribute(node, "size"))
+    alpha, beta = float(attribute(node, "alpha", 1e-4)), float(attribute(node, "beta", 0.75))
+    shape = ranked_dims(node, x)
+    if not isinstance(shape[1], int):
+        raise NoGradientError(f"the number of channels that LRN (node {node.name!r}) reads is unknown")
+    steps = np.arange(shape[1])[None, :] - np.arange(shape[1])[:, None]
+    band = ((steps >= -((size - 1) // 2)) & (steps <= size // 2)).reshape(shape[1], shape[1], *[1] * (len(shape) - 2))
+    squares = op.Conv(op.Mul(x, x), op.floats(band))
+    width = op.Add(op.Mul(squares, alpha / size), float(attribute(node, "bias", 1.0)))
+    shrunk = op.Mul(g, op.Pow(width, -beta))
+    through_width = op.Conv(op.Div(op.Mul(shrunk, x), width), op.floats(band.swapaxes(0, 1)))
+    return (op.Sub(shrunk, op.Mul(op.Mul(x, 2.0 * alpha * beta / size), through_width)),)
+
+
+@vjp("LpNormalization")
+def lp_normalization(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d(x/|x|) = (dx - y d|x|)/|x| along the axis: 0 where |x| is 0."""
+    x, y, axis = node.inputs[0], node.outputs[0], [attribute(node, "axis", -1)]
+    if attribute(node, "p", 2) == 1:
+        length, slope = op.ReduceL1(x, axis, keepdims=1), op.Sign(x)
+    else:
+        length, slope = op.ReduceL2(x, axis, keepdims=1), y
+    across = op.Sub(g, op.Mul(slope, op.ReduceSum(op.Mul(g, y), axis, keepdims=1)))
+    return (zero_where(op, op.Equal(length, 0.0), op.Div(across, length)),)
+
+
+def _normalized(
+    op: Emitter, x: ir.Value | None, h: ir.Value, axes: Sequence[int], epsilon: float
+) -> tuple[ir.Value, ir.Value]:
+    """(h - mean(h) - x̂ mean(h x̂)) / √(var + ε), the cotangent of x from h, that of x̂, with x̂ itself.
+
+    The statistics are computed again: TensorRT and others offer no more than the first output of these operators.
+    """
+    centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
+    variance = op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1)
+    deviation = op.Sqrt(op.Add(variance, epsilon))
+    unit = op.Div(centred, deviation)
+    along = op.Mul(unit, op.ReduceMean(op.Mul(h, unit), axes, keepdims=1))
+    across = op.Sub(op.Sub(h, op.ReduceMean(h, axes, keepdims=1)), along)
+    return op.Div(across, deviation), unit

@@ -1,0 +1,175 @@
+"""Pools. Every window here is separable: a pool along all axes is one pool after another, the last axis first."""
+
+from functools import reduce
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.errors import NoGradientError
+from onnxplain_export.emitter import Emitter, attribute
+from onnxplain_export.vjp.registry import Cotangents, vjp
+from onnxplain_export.vjp.window import Lane, Window, lanes_of, spatial_sizes, window_of
+
+
+@vjp("MaxPool")
+def max_pool(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """dx = Σ over the windows of dy at the window's first maximum in row-major order, as onnxruntime and torch do.
+
+    One axis at a time: that maximum is the first one along the last axis, in the first row that holds it, and so on
+    upwards. The Indices output isn't used: it costs onnxruntime its fast path.
+    """
+    window, lanes = window_of(node), lanes_of(node)
+    stages: list[Any] = [node.inputs[0]]
+    for lane in reversed(lanes[1:]):
+        stages.append(_max_along(op, stages[-1], lane, window))
+    stages.append(node.outputs[0])
+    for lane, (y, x) in zip(lanes, pairwise(reversed(stages)), strict=True):
+        g = _spread(op, _claims(op, _taps(op, x, lane), y, g), lane)
+    return (g,)
+
+
+@vjp("AveragePool")
+def average_pool(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """dx = Σ over the windows of dy / (positions that the window counts)."""
+    counts = _counts(lanes_of(node), bool(attribute(node, "count_include_pad", 0)))
+    return (_sum_over_windows(op, node, g, 1 / counts),)
+
+
+@vjp("LpPool")
+def lp_pool(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """y = (Σ |x|ᵖ)^(1/p): dx = sign(x) |x|^(p-1) Σ over the windows of dy y^(1-p), 0 where y = 0."""
+    inner, outer = _lp_factors(op, node)
+    return (op.Mul(inner, _sum_over_windows(op, node, op.Mul(g, outer), np.ones(()))),)
+
+
+@vjp("GlobalAveragePool")
+def global_average_pool(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """dx = dy / (number of positions), everywhere."""
+    x: Any = node.inputs[0]
+    return (op.expand_like(op.Mul(g, float(1 / np.prod(spatial_sizes(node)))), x),)
+
+
+@vjp("GlobalMaxPool")
+def global_max_pool(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """dx = dy at the maximum; several equal maxima share it evenly, as ReduceMax's rule and torch.amax do."""
+    axes = list(range(2, 2 + len(spatial_sizes(node))))
+    best = op.Cast(op.Equal(node.inputs[0], node.outputs[0]), to=op.float_type)
+    return (op.Mul(best, op.Div(g, op.ReduceSum(best, axes, keepdims=1))),)
+
+
+@vjp("GlobalLpPool")
+def global_lp_pool(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """y = (Σ |x|ᵖ)^(1/p): dx = sign(x) |x|^(p-1) dy y^(1-p), 0 where y = 0."""
+    inner, outer = _lp_factors(op, node)
+    return (op.Mul(inner, op.Mul(g, outer)),)
+
+
+def _lp_factors(op: Emitter, node: ir.Node) -> tuple[Any, Any]:
+    """sign(x) |x|^(p-1) and y^(1-p), the latter 0 where y = 0."""
+    x, y = node.inputs[0], node.outputs[0]
+    p = attribute(node, "p", 2)
+    if p < 1:
+        raise NoGradientError(f"{node.op_type} (node {node.name!r}): p = {p} has no gradient at 0")
+    inner = op.Mul(op.Sign(x), op.Pow(op.Abs(x), float(p - 1))) if p != 2 else x
+    silent = op.Equal(y, 0.0)
+    return inner, op.Where(silent, 0.0, op.Pow(op.Where(silent, 1.0, y), float(1 - p)))
+
+
+def _max_along(op: Emitter, x: ir.Value, lane: Lane, window: Window) -> ir.Value:
+    """The maximum over the window along one axis."""
+
+    def only(number: int, other: int) -> list[int]:
+        return [number if axis == lane.axis else other for axis in range(2, 2 + window.rank)]
+
+    return op.MaxPool(
+        x,
+        kernel_shape=only(lane.kernel, 1),
+        strides=only(lane.stride, 1),
+        dilations=only(lane.dilation, 1),
+        pads=only(lane.begin, 0) + only(lane.end, 0),
+        ceil_mode=int(window.ceil),
+    )
+
+
+def _taps(op: Emitter, x: ir.Value, lane: Lane) -> list[ir.Value]:
+    """The values that each window reads first, second, …; the padding is the lowest number."""
+    overhang = max(lane.needed - lane.begin - lane.size, 0)
+    lowest = float(np.finfo(op.float_type.numpy()).min)
+    padded = _surround(op, x, lane, (lane.begin, overhang), lowest)
+    ends = [offset + lane.reach + 1 for offset in lane.offsets]
+    return [
+        op.Slice(padded, [start], [end], [lane.axis], [lane.stride])
+        for start, end in zip(lane.offsets, ends, strict=True)
+    ]
+
+
+def _claims(op: Emitter, taps: list[ir.Value], y: ir.Value, g: ir.Value) -> list[ir.Value]:
+    """`g` divided among the taps: each element goes whole to the first tap equal to `y`, the last takes the rest."""
+    claimed = []
+    for tap in taps[:-1]:
+        part = op.Mul(g, op.Cast(op.Equal(tap, y), to=op.float_type))
+        g = op.Sub(g, part)
+        claimed.append(part)
+    return [*claimed, g]
+
+
+def _spread(op: Emitter, parts: list[ir.Value], lane: Lane) -> ir.Value:
+    """Adds up the parts, one per tap, at the positions that the taps read; the adjoint of `_taps`.
+
+    A tap's positions have one phase, offset mod stride: each phase is a sum of shifted parts, and the phases
+    interleave. On onnxruntime that is faster than a transposed convolution with a one-hot kernel.
+    """
+    blocks = -(-max(lane.needed, lane.begin + lane.size) // lane.stride)
+    phases: list[list[ir.Value]] = [[] for _ in range(lane.stride)]
+    for offset, part in zip(lane.offsets, parts, strict=True):
+        shift = offset // lane.stride
+        phases[offset % lane.stride].append(_surround(op, part, lane, (shift, blocks - lane.count - shift), 0.0))
+    sums = [reduce(op.Add, phase) if phase else op.zeros_like(phases[0][0]) for phase in phases]
+    spread = sums[0]
+    if lane.stride > 1:
+        spread = op.Concat(*(op.Unsqueeze(total, [lane.axis + 1]) for total in sums), axis=lane.axis + 1)
+        spread = op.Reshape(spread, [*[0] * lane.axis, blocks * lane.stride, *lane.rest])
+    if lane.begin == 0 and blocks * lane.stride == lane.size:
+        return spread
+    return op.Slice(spread, [lane.begin], [lane.begin + lane.size], [lane.axis])
+
+
+def _surround(op: Emitter, x: ir.Value, lane: Lane, widths: tuple[int, int], content: float) -> ir.Value:
+    """`x` with `content` before and after it along the lane's axis."""
+    if widths == (0, 0):
+        return x
+    lead, trail = [0] * lane.axis, [0] * len(lane.rest)
+    return op.Pad(x, [*lead, widths[0], *trail, *lead, widths[1], *trail], content)
+
+
+def _counts(lanes: list[Lane], include_pads: bool) -> np.ndarray:
+    """How many positions the average of each window divides by; what overhangs the end pad never counts."""
+    counts = np.ones((), dtype=np.float64)
+    for lane in lanes:
+        starts = np.arange(lane.count) * lane.stride - lane.begin
+        read = starts[:, None] + np.array(lane.offsets)
+        first, end = (-lane.begin, lane.size + lane.end) if include_pads else (0, lane.size)
+        counts = counts[..., None] * ((read >= first) & (read < end)).sum(axis=1)
+    return counts
+
+
+def _sum_over_windows(op: Emitter, node: ir.Node, g: ir.Value, weights: np.ndarray) -> ir.Value:
+    """At each input position the sum of `g` times `weights` over the windows of `node` that read it."""
+    window = window_of(node)
+    mirrored = window.mirrored_pads
+    if mirrored is not None and max(window.dilations) == 1:  # dilated, they may exceed the kernel: onnxruntime refuses
+        scaled = _scaled(op, g, weights * np.prod(window.kernel))
+        return op.AveragePool(scaled, kernel_shape=window.kernel, pads=mirrored, count_include_pad=1)
+    g = _scaled(op, g, weights)
+    for lane in lanes_of(node):
+        g = _spread(op, [g] * lane.kernel, lane)
+    return g
+
+
+def _scaled(op: Emitter, g: ir.Value, factors: np.ndarray) -> ir.Value:
+    """`g` times `factors`, by a scalar or not at all where that says the same."""
+    if factors.min() < factors.max():
+        return op.Mul(g, op.floats(factors))
+    return g if factors.min() == 1 else op.Mul(g, float(factors.min()))

@@ -1,0 +1,110 @@
+"""Operators that move, repeat, join and split entries."""
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.errors import NoGradientError
+from onnxplain_export.emitter import Emitter, attribute, constant_of, ranked_dims
+from onnxplain_export.vjp.registry import Cotangents, no_gradient, vjp
+
+no_gradient("Constant", "ConstantOfShape", "EyeLike", "Range", "Shape", "Size")
+
+
+@vjp("Reshape")
+def reshape(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """The entries' order stays: g in the shape of x."""
+    return _reshaped(op, node, g)
+
+
+@vjp("Flatten")
+def flatten(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """The entries' order stays: g in the shape of x."""
+    return _reshaped(op, node, g)
+
+
+@vjp("Squeeze")
+def squeeze(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """The entries' order stays: g in the shape of x."""
+    return _reshaped(op, node, g)
+
+
+@vjp("Unsqueeze")
+def unsqueeze(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """The entries' order stays: g in the shape of x."""
+    return _reshaped(op, node, g)
+
+
+@vjp("Transpose")
+def transpose(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """The inverse permutation of g."""
+    order = attribute(node, "perm")
+    return (op.Transpose(g) if order is None else op.Transpose(g, perm=[int(axis) for axis in np.argsort(order)]),)
+
+
+@vjp("Expand", broadcasts=True)
+def expand(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """g summed over the repeated axes, which the walker does."""
+    return g, None
+
+
+@vjp("Tile")
+def tile(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """g summed over the repetitions: each axis is split in (repetition, entry)."""
+    x, repeats = node.inputs[0], constant_of(node.inputs[1])
+    if repeats is None:
+        raise NoGradientError(f"the repeats of Tile (node {node.name!r}) are computed while the model runs")
+    shape, counts = ranked_dims(node, x), [int(count) for count in repeats]
+    if sum(not isinstance(size, int) for size in shape) > 1:
+        raise NoGradientError(f"more than one axis of what Tile (node {node.name!r}) reads has an unknown size")
+    pairs = [(count, size if isinstance(size, int) else -1) for count, size in zip(counts, shape, strict=True)]
+    apart = op.Reshape(g, [entry for pair in pairs for entry in pair])
+    return op.ReduceSum(apart, [*range(0, 2 * len(shape), 2)], keepdims=0), None
+
+
+@vjp("Concat")
+def concat(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """Each input gets its piece of g."""
+    if len(node.inputs) == 1:
+        return (g,)
+    shapes = [ranked_dims(node, x) for x in node.inputs]
+    axis = attribute(node, "axis") % len(shapes[0])
+    sizes = [shape[axis] for shape in shapes]
+    if all(isinstance(size, int) for size in sizes):
+        lengths = op.constant(sizes, np.int64)
+    else:
+        lengths = op.Concat(*[op.Shape(x, start=axis, end=axis + 1) for x in node.inputs], axis=0)
+    return op.Split(g, lengths, axis=axis, outputs=len(sizes))
+
+
+@vjp("Split", many_outputs=True)
+def split(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """The pieces of g, joined; zeros for pieces that nothing reads."""
+    pieces = [op.zeros_like(y) if piece is None else piece for piece, y in zip(g, node.outputs, strict=True)]
+    return [op.Concat(*pieces, axis=attribute(node, "axis", 0)), None][: len(node.inputs)]
+
+
+@vjp("DepthToSpace")
+def depth_to_space(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """The entries moved back: SpaceToDepth, or its twin with the block inside the channels (mode CRD)."""
+    s = attribute(node, "blocksize")
+    if attribute(node, "mode", "DCR") == "DCR":
+        return (op.SpaceToDepth(g, blocksize=s),)
+    shape = ranked_dims(node, node.inputs[0])
+    if not all(isinstance(size, int) for size in shape[1:]):
+        raise NoGradientError(f"the size of what DepthToSpace (node {node.name!r}) reads is unknown")
+    channels, height, width = (size for size in shape[1:] if isinstance(size, int))
+    blocks = op.Reshape(g, [-1, channels // (s * s), height, s, width, s])
+    return (op.Reshape(op.Transpose(blocks, perm=[0, 1, 3, 5, 2, 4]), [-1, channels, height, width]),)
+
+
+@vjp("SpaceToDepth")
+def space_to_depth(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """The entries moved back: DepthToSpace."""
+    return (op.DepthToSpace(g, blocksize=attribute(node, "blocksize")),)
+
+
+def _reshaped(op: Emitter, node: ir.Node, g: ir.Value) -> Cotangents:
+    x = node.inputs[0]
+    return [None if x is None else op.reshape_like(g, x), None][: len(node.inputs)]

@@ -1,0 +1,16 @@
+"""What turns a network's scores into probabilities."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def activate(scores: NDArray[np.float32], activation: str) -> NDArray[np.float32]:
+    """Probabilities [N, classes] from scores; "none" where the scores are explained as they are."""
+    values = scores.astype(np.float64)
+    if activation == "softmax":
+        powers = np.exp(values - values.max(axis=1, keepdims=True))
+        values = powers / powers.sum(axis=1, keepdims=True)
+    elif activation == "sigmoid":
+        # Written with tanh, which doesn't overflow.
+        values = (1 + np.tanh(values / 2)) / 2
+    return values.astype(np.float32)

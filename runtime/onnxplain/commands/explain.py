@@ -1,0 +1,281 @@
+"""`onnxplain explain`: pictures in; raw maps, overlays, an index and a report out."""
+
+import argparse
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.bundle import EXPLAINS, Bundle
+from onnxplain.errors import ParameterError, PictureError, unknown
+from onnxplain.explainer import Explainer
+from onnxplain.messages import say
+from onnxplain.output import write_bytes
+from onnxplain.output_folder import INDEX, REPORT, output_folder
+from onnxplain.parameters import from_text
+from onnxplain.pictures import find_pictures, write_png
+from onnxplain.predictions import Prediction, top_classes
+from onnxplain.providers import DEVICES
+from onnxplain.report import ReportMap, ReportPicture, ReportRow, ReportSection, write_report
+from onnxplain.result import Result
+
+# A report is for looking at; one of more pictures would take long to open. The files hold them all.
+MOST_REPORTED = 100
+
+DESCRIPTION = """Explain what a network sees in pictures. The parameters of a method, such as --samples 100, are those
+that `onnxplain info BUNDLE` lists."""
+
+
+def add_command(commands: Any) -> None:
+    """Adds the parser of `onnxplain explain`."""
+    parser = commands.add_parser("explain", help="explain pictures", description=DESCRIPTION, allow_abbrev=False)
+    _add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    add = parser.add_argument
+    return [
+        add("bundle", metavar="BUNDLE", help="what onnxplain export wrote"),
+        add("pictures", metavar="PICTURES", nargs="+", help="picture files, folders, or patterns"),
+        add("--method", default="gradient", metavar="A,B", help="one or more methods of the bundle, or all"),
+        add("--target", action="append", metavar="CLASS", help="class name, number, or top (default); repeatable"),
+        add("--top", type=int, default=3, metavar="N", help="how many predictions to list (default 3)"),
+        add("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter, as --NAME VALUE"),
+        add("--score", choices=EXPLAINS, help="what perturbation methods explain"),
+        add("--memory", metavar="SIZE", help="bound on what a run adds to memory, as 2GB or 500MB"),
+        add("--device", default="auto", choices=DEVICES, help="default: CUDA where it works, else the CPU"),
+        add("--threads", type=int, metavar="N", help="threads of a run (default: all cores)"),
+        add("--no-verify", action="store_true", help="skip the check of the bundle's hashes"),
+        add(
+            "--original", action="store_true", help="draw overlays on the whole pictures, not on what the network sees"
+        ),
+        add("--overwrite", action="store_true", help="replace an earlier result"),
+        add("-o", "--output", type=Path, required=True, metavar="OUT", help="folder to write"),
+    ]
+
+
+def split_parameters(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Command-line arguments without the options that argparse doesn't know, and those as (name, value)."""
+    options = _add_arguments(argparse.ArgumentParser())
+    known = {name for action in options for name in action.option_strings} | {"--help", "--"}
+    kept: list[str] = []
+    parameters: list[tuple[str, str]] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--") or name in known:
+            kept.append(argument)
+            if argument == "--":
+                kept.extend(rest)
+            continue
+        text = value if equals else next(rest, None)
+        if text is None:
+            raise ParameterError(f"{name} needs a value")
+        parameters.append((name.removeprefix("--").replace("-", "_"), text))
+    return kept, parameters
+
+
+@dataclass(slots=True)
+class _Reported:
+    """What the report will show of one picture."""
+
+    seen: NDArray[np.uint8]
+    predictions: list[Prediction]
+    maps: list[ReportMap] = field(default_factory=list)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explains the pictures; 1 if some could not be read."""
+    if arguments.top < 1:
+        raise ParameterError(f"--top {arguments.top} must be at least 1")
+    explainer = Explainer(arguments.bundle, arguments.device, threads=arguments.threads, verify=not arguments.no_verify)
+    methods = _methods(arguments.method, explainer.bundle)
+    settings = _settings(explainer.bundle, methods, [*map(_pair, arguments.set), *arguments.parameters])
+    pictures = find_pictures(arguments.pictures)
+    names = dict(zip(map(str, pictures), _file_names(pictures), strict=True))
+    bad: dict[str, str] = {}
+    with output_folder(arguments.output, arguments.overwrite) as folder:
+        reported: dict[str, _Reported] = {}
+        lines = []
+        for method in methods:
+            for result in _results(explainer, pictures, method, settings[method], arguments=arguments, bad=bad):
+                picture = result.images[0].name
+                files = _write_files(folder, names[picture], result, arguments.original)
+                predictions = top_classes(result.scores[0], result.probabilities[0], _labels(explainer), arguments.top)
+                lines.append(_index_line(result, predictions, files))
+                _note_for_report(reported, picture, result, predictions)
+        if len(bad) == len(pictures):
+            _report_bad(bad)
+            raise PictureError(f"none of the {len(pictures)} pictures could be read; nothing was written")
+        lines += [{"picture": picture, "error": error} for picture, error in bad.items()]
+        index = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_bytes(folder / INDEX, index.encode("utf-8", "backslashreplace"))
+        made = lines[0]["provenance"]
+        _write_report(folder / REPORT, explainer.bundle, reported, total=len(pictures), bad=bad, provenance=made)
+    _report_bad(bad)
+    print(f"{len(pictures) - len(bad)} of {len(pictures)} pictures explained; see {arguments.output / REPORT}")
+    return 1 if bad else 0
+
+
+def _labels(explainer: Explainer) -> Sequence[str] | None:
+    return explainer.bundle.scores.labels
+
+
+def _report_bad(bad: Mapping[str, str]) -> None:
+    for error in bad.values():
+        say(error)
+
+
+def _methods(text: str, bundle: Bundle) -> list[str]:
+    names = list(bundle.methods) if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in bundle.methods:
+            raise ParameterError(unknown("method", name, bundle.methods))
+    if not names:
+        raise ParameterError("--method names no method")
+    return list(dict.fromkeys(names))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ParameterError(f"--set {text}: write NAME=VALUE")
+    return name.strip().replace("-", "_"), value
+
+
+def _settings(bundle: Bundle, methods: Sequence[str], given: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    """The parameters of each method, from those given for all; each must belong to at least one."""
+    settings: dict[str, dict[str, Any]] = {method: {} for method in methods}
+    for name, text in given:
+        owners = [method for method in methods if name in bundle.methods[method].parameters]
+        if not owners:
+            raise ParameterError(_no_owner(bundle, methods, name))
+        for method in owners:
+            settings[method][name] = from_text(bundle.methods[method].parameters[name], text)
+    return settings
+
+
+def _no_owner(bundle: Bundle, methods: Sequence[str], name: str) -> str:
+    others = [method for method, entry in bundle.methods.items() if name in entry.parameters]
+    if others:
+        return f"{', '.join(methods)} has no parameter {name!r}; {', '.join(others)} has"
+    actions = _add_arguments(argparse.ArgumentParser())
+    options = {option.lstrip("-") for action in actions for option in action.option_strings}
+    known = options.union(*(entry.parameters for entry in bundle.methods.values())) - {"o"}
+    return unknown(f"option or parameter of {', '.join(methods)}", name, known)
+
+
+def _results(
+    explainer: Explainer,
+    pictures: Sequence[Path],
+    method: str,
+    settings: Mapping[str, Any],
+    *,
+    arguments: argparse.Namespace,
+    bad: dict[str, str],
+) -> Iterable[Result]:
+    takes_score = explainer.bundle.graphs[explainer.bundle.methods[method].graph].takes("activated")
+    return explainer.stream(
+        [picture for picture in pictures if str(picture) not in bad],
+        method,
+        _targets(arguments.target),
+        memory=arguments.memory,
+        progress=True,
+        score=arguments.score if takes_score else None,
+        on_error=lambda name, error: bad.update({name: str(error)}),
+        **settings,
+    )
+
+
+def _targets(texts: Sequence[str] | None) -> Any:
+    """One class for all pictures, a list of several, or None for the top class."""
+    chosen = [
+        None if text == "top" else int(text) if text.lstrip("-").isdecimal() else text for text in texts or ["top"]
+    ]
+    return chosen if len(chosen) > 1 else chosen[0]
+
+
+def _file_names(pictures: Sequence[Path]) -> list[str]:
+    """A name for each picture's files: its own without suffix, numbered where several pictures share it."""
+    taken: set[str] = set()
+    names = []
+    for picture in pictures:
+        name, number = picture.stem, 2
+        # Case folded, since some file systems don't tell A from a.
+        while name.casefold() in taken:
+            name, number = f"{picture.stem}-{number}", number + 1
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _write_files(folder: Path, name: str, result: Result, original: bool) -> dict[str, str]:
+    files = {"map": f"{name}.{result.method}.npy", "overlay": f"{name}.{result.method}.png"}
+    buffer = io.BytesIO()
+    np.save(buffer, result.attribution[0], allow_pickle=False)
+    write_bytes(folder / files["map"], buffer.getvalue())
+    drawn = result.overlay(original=True)[0] if original else result.overlay()[0]
+    write_png(folder / files["overlay"], np.hstack(list(drawn)) if drawn.ndim == 4 else drawn)
+    return files
+
+
+def _index_line(result: Result, predictions: Sequence[Prediction], files: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "picture": result.images[0].name,
+        "method": result.method,
+        "targets": np.atleast_1d(result.targets[0]).tolist(),
+        "labels": list(np.atleast_1d(result.labels[0])),
+        "predictions": [
+            {"class": each.target, "label": each.label, "score": each.score, "probability": each.probability}
+            for each in predictions
+        ],
+        "box": result.images[0].box,
+        "files": dict(files),
+        "provenance": result.provenance,
+    }
+
+
+def _note_for_report(
+    reported: dict[str, _Reported], picture: str, result: Result, predictions: list[Prediction]
+) -> None:
+    seen = result.images[0].seen
+    if seen is None or (picture not in reported and len(reported) == MOST_REPORTED):
+        return
+    entry = reported.setdefault(picture, _Reported(seen, predictions))
+    drawn, names = result.overlay()[0], result.labels[0]
+    several = [(drawn, names)] if drawn.ndim == 3 else zip(drawn, names, strict=True)
+    entry.maps += [ReportMap(result.method, pixels, f"for {name}") for pixels, name in several]
+
+
+def _write_report(
+    path: Path,
+    bundle: Bundle,
+    reported: Mapping[str, _Reported],
+    *,
+    total: int,
+    bad: Mapping[str, str],
+    provenance: Mapping[str, Any],
+) -> None:
+    plain = bundle.scores.activation == "none"
+    pictures = [
+        ReportPicture(name, entry.seen, [ReportRow(bundle.name, _values(entry.predictions, plain), entry.maps, plain)])
+        for name, entry in reported.items()
+    ]
+    introduction = [f"{total - len(bad)} of {total} pictures explained with {bundle.name}."]
+    if total - len(bad) > len(reported):
+        introduction.append(f"The first {len(reported)} are shown here; index.jsonl lists them all.")
+    introduction += [f"Not explained: {error}" for error in bad.values()]
+    versions = {name: str(version) for name, version in provenance["versions"].items()}
+    foot = {"bundle": f"{bundle.name}, SHA-256 {bundle.sha256}", "provider": provenance["provider"], **versions}
+    section = ReportSection(pictures=pictures)
+    write_report(path, f"What {bundle.name} sees", [section], introduction=introduction, provenance=foot)
+
+
+def _values(predictions: Sequence[Prediction], plain: bool) -> list[tuple[str, float]]:
+    return [(each.label, each.score if plain else each.probability) for each in predictions]

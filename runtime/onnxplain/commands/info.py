@@ -1,0 +1,145 @@
+"""`onnxplain info`: what a bundle holds, and what its network sees in a picture."""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxplain.activations import activate
+from onnxplain.bundle import DESCRIPTION, Bundle, Parameter, read_bundle
+from onnxplain.errors import OnnxplainError, ParameterError
+from onnxplain.explainer import Explainer
+from onnxplain.images import image_size
+from onnxplain.parameters import range_of
+from onnxplain.pictures import read_picture, write_png
+from onnxplain.predictions import top_classes
+from onnxplain.preprocessing import PRESETS, is_upright, prepare, preset_steps
+
+TOP = 3
+
+
+def add_command(commands: Any) -> None:
+    """Adds the parser of `onnxplain info`."""
+    parser = commands.add_parser("info", help="say what a bundle holds, and what its network sees in a picture")
+    parser.add_argument("bundle", metavar="BUNDLE", help="what onnxplain export wrote")
+    parser.add_argument("--json", action="store_true", help="print explainer.json as it is")
+    parser.add_argument(
+        "--try", dest="picture", metavar="PICTURE", help="write it as the network sees it, and compare presets"
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("seen.png"), metavar="PNG", help="default: seen.png")
+    parser.add_argument("--no-verify", action="store_true", help="skip the check of the bundle's hashes")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the bundle's description, or tries a picture."""
+    bundle = read_bundle(arguments.bundle, not arguments.no_verify)
+    if arguments.json:
+        print(json.dumps(json.loads((bundle.path / DESCRIPTION).read_text("utf-8")), indent=2, ensure_ascii=False))
+    elif arguments.picture is None:
+        print("\n".join(_described(bundle)))
+    if arguments.picture is not None:
+        _try_picture(bundle, arguments.picture, arguments.output)
+    return 0
+
+
+def _described(bundle: Bundle) -> Iterator[str]:
+    source = bundle.source
+    yield f"{bundle.name}: explains {bundle.scores.name} of {source.get('file', 'a model')}"
+    made = f"  made by {source.get('producer', 'unknown')}, opset {source.get('opset', '?')}"
+    yield f"{made}, {source.get('precision', 'float32')}; bundle by onnxplain {bundle.version}"
+    for change in source.get("changes", []):
+        yield f"  changed: {change}"
+    for kind, entries in (("input", bundle.inputs), ("output", bundle.outputs)):
+        for entry in entries:
+            note = "" if entry.explained else " (not explained)"
+            yield f"{kind} {entry.name} {_shape(entry.shape)}{note}"
+    labels = bundle.scores.labels
+    classes = bundle.scores.classes or (len(labels) if labels else "?")
+    named = f": {', '.join(labels[:5])}{', …' if len(labels) > 5 else ''}" if labels else ", no labels"
+    yield f"{classes} classes, {bundle.scores.activation}{named}"
+    yield f"preprocessing: {_preset(bundle)}"
+    yield from (f"  {_step(step)}" for step in bundle.steps)
+    yield "methods:"
+    for method in bundle.methods.values():
+        yield f"  {method.name}, explains {method.explains}"
+        yield from (f"    --{name} {_parameter(entry)}" for name, entry in method.parameters.items())
+    yield "verified at export:" if bundle.verification else "never verified"
+    yield from (f"  {name}: {_measured(entry)}" for name, entry in bundle.verification.items())
+
+
+def _shape(shape: Sequence[int | str]) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]"
+
+
+def _preset(bundle: Bundle) -> str:
+    if not bundle.steps:
+        return "none; the network takes float arrays in its own shape"
+    name = bundle.preset or "its own"
+    return f"{name} (assumed: compare with --try PICTURE)" if bundle.assumed else name
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    fields = ", ".join(f"{name} {value}" for name, value in step.items() if name != "step")
+    return f"{step['step']}: {fields}" if fields else str(step["step"])
+
+
+def _parameter(parameter: Parameter) -> str:
+    kinds = "a number, black, white, mean or blur" if parameter.kind == "image" else range_of(parameter)
+    return f"{parameter.default}  ({kinds}) {parameter.help}".rstrip()
+
+
+def _measured(entry: Any) -> str:
+    if not isinstance(entry, Mapping):
+        return str(entry)
+    return ", ".join(
+        f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}" for name, value in entry.items()
+    )
+
+
+def _try_picture(bundle: Bundle, picture: str, output: Path) -> None:
+    """Writes what the network sees and prints what it says, under the bundle's preprocessing and under each preset."""
+    if not bundle.steps:
+        raise ParameterError(f"{bundle.path} has no preprocessing for pictures; export it with --preset")
+    explainer = Explainer(bundle.path, device="cpu", verify=False)
+    pixels = read_picture(picture, is_upright(bundle.steps))
+    own = prepare(pixels, bundle.steps)
+    write_png(output, own.seen)
+    print(f"{output}: {picture} as the network sees it, {own.seen.shape[1]}x{own.seen.shape[0]} pixels")
+    presets = _presets(bundle, own.rows[None])
+    width = max(map(len, ["this bundle", *presets]))
+    print(f"  {'this bundle':<{width}}  {_says(explainer, own.rows[None])}")
+    for name, steps in presets.items():
+        rows = prepare(read_picture(picture, is_upright(steps)), steps).rows[None]
+        print(f"  {name:<{width}}  {_says(explainer, rows)}{_same(bundle, name)}")
+
+
+def _same(bundle: Bundle, name: str) -> str:
+    return "  (the bundle's preset)" if name == bundle.preset else ""
+
+
+def _presets(bundle: Bundle, rows: np.ndarray[Any, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The presets that make rows of the network's shape."""
+    layout = bundle.image.layout or "NCHW"
+    height, width = image_size(layout, rows)
+    channels = rows.shape[1] if layout == "NCHW" else rows.shape[3]
+    found = {}
+    for name in PRESETS:
+        try:
+            found[name] = preset_steps(name, height, width, channels, layout)
+        except OnnxplainError:  # a preset for colour, and the network takes grey
+            continue
+    return found
+
+
+def _says(explainer: Explainer, rows: np.ndarray[Any, Any]) -> str:
+    output = explainer.bundle.scores
+    scores = explainer.scores(rows)
+    best = top_classes(scores[0], activate(scores, output.activation)[0], output.labels, TOP)
+    plain = output.activation == "none"
+    return ", ".join(
+        f"{each.label} {each.score:.3g}" if plain else f"{each.label} {each.probability:.1%}" for each in best
+    )

@@ -1,0 +1,176 @@
+"""Turns what a caller hands in (paths, uint8 pictures, float arrays) into rows for the network."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.bundle import Bundle, Input
+from onnxplain.errors import ParameterError, PictureError
+from onnxplain.pictures import read_picture
+from onnxplain.preprocessing import Box, is_upright, prepare
+
+SPATIAL = {"NCHW": (2, 3), "NHWC": (1, 2)}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Image:
+    """One image on its way through the engine: its row [1, …] and what is known of the picture behind it.
+
+    `seen` is the picture as the network sees it, uint8 [H, W, 3] (for a float array, its preprocessing undone), and
+    `box` where that lies in the original. `original` is the picture that was handed in; a file is read again, from
+    `path`.
+    """
+
+    name: str
+    sha256: str
+    row: NDArray[np.float32]
+    seen: NDArray[np.uint8] | None = None
+    box: Box | None = None
+    original: NDArray[np.uint8] | None = None
+    path: Path | None = None
+    upright: bool = True
+
+
+def spatial_axes(layout: str | None, rows: NDArray[Any]) -> tuple[int, int]:
+    """The axes of height and width in a batch; ParameterError for a network whose input isn't a picture."""
+    if layout not in SPATIAL or rows.ndim != 4:
+        raise ParameterError("this network's input is no picture (no height and width); give an array or a number")
+    return SPATIAL[layout]
+
+
+def image_size(layout: str | None, rows: NDArray[Any]) -> tuple[int, int]:
+    """Height and width of a batch, or (0, 0) where the input isn't a picture."""
+    if layout not in SPATIAL or rows.ndim != 4:
+        return 0, 0
+    height, width = SPATIAL[layout]
+    return rows.shape[height], rows.shape[width]
+
+
+def listed(images: Any, entry: Input) -> list[Any]:
+    """One entry per image, from a single path or picture, a batch array, or a list of any of these."""
+    if isinstance(images, str | os.PathLike):
+        return [images]
+    if isinstance(images, np.ndarray):
+        # A picture in bytes is [H, W, 3] or [H, W], whatever the network's own layout.
+        single = images.ndim <= 3 if images.dtype == np.uint8 else images.ndim == len(entry.shape) - 1
+        return [images] if single else list(images)
+    if isinstance(images, Mapping) or not isinstance(images, Iterable):
+        raise PictureError(f"{type(images).__name__} is no picture, array or list of them")
+    return list(images)
+
+
+def read_images(
+    images: Any, bundle: Bundle, on_error: Callable[[str, PictureError], None] | None = None, first: int = 0
+) -> list[Image]:
+    """The images, preprocessed; one that can't be read goes to `on_error` and is left out, or raises PictureError.
+
+    `first` is the number of the first image, by which an array is named.
+    """
+    found = []
+    for number, image in enumerate(listed(images, bundle.image), first):
+        try:
+            found.append(read_image(image, number, bundle))
+        except PictureError as error:
+            if on_error is None:
+                raise
+            on_error(_name(image, number), error)
+    return found
+
+
+def _name(image: Any, number: int) -> str:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+
+
+def read_image(image: Any, number: int, bundle: Bundle) -> Image:
+    """One image from a path, a uint8 picture or a float array in the network's shape; `number` names it in errors."""
+    name = _name(image, number)
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
+        pixels = read_picture(path, is_upright(bundle.steps))
+        return _prepared(name, hashlib.sha256(path.read_bytes()).hexdigest(), pixels, bundle, path=path)
+    array = np.asarray(image)
+    if array.dtype == np.uint8 and bundle.steps:
+        return _prepared(name, _hash(array), _three_channels(name, array), bundle)
+    return _as_is(name, array, bundle)
+
+
+def _hash(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _three_channels(name: str, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if array.ndim == 2:
+        return np.repeat(array[:, :, None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] not in (1, 3):
+        raise PictureError(f"{name}: a uint8 picture is [H, W, 3] or [H, W], not {list(array.shape)}")
+    return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array
+
+
+def _prepared(name: str, sha256: str, pixels: NDArray[np.uint8], bundle: Bundle, path: Path | None = None) -> Image:
+    if not bundle.steps:
+        raise PictureError(
+            f"{name}: the bundle has no preprocessing for pictures; give float arrays, or export it with --preset"
+        )
+    prepared = prepare(pixels, bundle.steps)
+    row = prepared.rows[None]
+    _check_shape(name, row, bundle.image)
+    original = None if path else pixels
+    return Image(name, sha256, row, prepared.seen, prepared.box, original, path, is_upright(bundle.steps))
+
+
+def _as_is(name: str, array: NDArray[Any], bundle: Bundle) -> Image:
+    if array.dtype.kind not in "fiub":
+        raise PictureError(f"{name}: an array of {array.dtype} is no image")
+    row = array.astype(np.float32)
+    has_batch_axis = array.ndim == len(bundle.image.shape) and array.shape[0] == 1
+    row = row if has_batch_axis else row[None]
+    _check_shape(name, row, bundle.image)
+    if not np.isfinite(row).all():
+        raise PictureError(f"{name} contains NaN or infinity")
+    return Image(name, _hash(array), row, _undone(row[0], bundle.steps))
+
+
+def _undone(row: NDArray[np.float32], steps: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8] | None:
+    """The picture [H, W, 3] that a preprocessed row [C, H, W] or [H, W, C] stands for; None without preprocessing."""
+    if not steps or row.ndim != 3:
+        return None
+    by_name = {step["step"]: step for step in steps}
+    values = row.astype(np.float64)
+    values = values.transpose(1, 2, 0) if by_name["layout"]["order"] == "NCHW" else values
+    values = values * by_name.get("std", {"values": 1})["values"] + by_name.get("mean", {"values": 0})["values"]
+    values = values / by_name.get("scale", {"factor": 1})["factor"]
+    pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    if by_name.get("colour", {}).get("order") == "BGR":
+        pixels = pixels[..., ::-1]
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels)
+
+
+def _check_shape(name: str, row: NDArray[Any], entry: Input) -> None:
+    expected, given = list(entry.shape[1:]), list(row.shape[1:])
+    fits = len(expected) == len(given) and all(
+        not isinstance(size, int) or size == got for size, got in zip(expected, given, strict=True)
+    )
+    if not fits:
+        hint = "; hand in a picture as uint8 [H, W, 3]" if len(given) == 3 and given[2] == 3 else ""
+        raise PictureError(
+            f"{name} has shape {given}; the network's input {entry.name!r} takes {expected} an image{hint}"
+        )
+
+
+def stack(images: Sequence[Image], entry: Input) -> NDArray[np.float32]:
+    """The images' rows as one batch [N, …]; PictureError where their sizes differ."""
+    if not images:
+        return np.zeros((0, *(size if isinstance(size, int) else 1 for size in entry.shape[1:])), np.float32)
+    for image in images:
+        if image.row.shape != images[0].row.shape:
+            raise PictureError(
+                f"{image.name} has shape {list(image.row.shape[1:])} and {images[0].name} "
+                f"{list(images[0].row.shape[1:])}; images of one call need one size"
+            )
+    return np.concatenate([image.row for image in images])

@@ -1,0 +1,153 @@
+"""Finding, reading and writing picture files."""
+
+import glob
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.errors import OutputError, PictureError
+from onnxplain.output import write_bytes
+from onnxplain.picture_header import FORMATS, picture_size
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
+# A picture of 21 KiB can unpack to gigabytes; these bound what one bad file may cost.
+MOST_BYTES = 50_000_000
+MOST_PIXELS = 40_000_000
+
+
+def find_pictures(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Return the picture files that `paths` name, each once, in the order given.
+
+    A file is taken as it is. A folder is searched with its subfolders, in sorted order, for files with a picture's
+    suffix; so is a pattern with `*`, `?` or `[…]` (`**` for any depth). Hidden files are left out. Raises PictureError
+    for a path that isn't there and for a folder or pattern without pictures.
+    """
+    found: dict[Path, None] = {}
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        found.update(dict.fromkeys(_pictures_of(path)))
+    if not found:
+        raise PictureError("no pictures were named")
+    return list(found)
+
+
+def _pictures_of(path: str | Path) -> list[Path]:
+    if os.path.isdir(path):
+        files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+        files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        kind = "folder"
+    elif os.path.lexists(path):
+        return [Path(path)]
+    elif glob.has_magic(str(path)):
+        files = [Path(name) for name in glob.glob(str(path), recursive=True) if os.path.isfile(name)]
+        kind = "pattern"
+    else:
+        raise PictureError(f"{path}: no such file or folder")
+    pictures = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
+    if not pictures:
+        raise PictureError(f"{path}: no pictures in this {kind} (looked for {' '.join(sorted(SUFFIXES))})")
+    return pictures
+
+
+def read_picture(path: str | Path, upright: bool = True) -> NDArray[np.uint8]:
+    """Return a picture file as RGB, uint8 `[H, W, 3]`.
+
+    The format is told by content. Grey is repeated to three channels; alpha is dropped, not blended (as Pillow's
+    `convert("RGB")`); 16 bits become 8 by rounding value / 257; CMYK is converted by OpenCV; of several frames the
+    first is read. `upright` applies the orientation that a camera noted in EXIF (a TIFF's is always applied). Raises
+    PictureError for a file that is missing, a folder, empty, damaged, of another format, or larger than 50 MB or 40
+    megapixels.
+    """
+    data = _read_file(path)
+    _check_header(path, data)
+    pixels = _decode(data, upright)
+    if pixels is None:
+        raise PictureError(f"{path}: the picture is damaged or cut off")
+    if pixels.dtype == np.uint16:
+        pixels = (pixels.astype(np.uint32) + 128) // 257
+    elif pixels.dtype != np.uint8:
+        raise PictureError(f"{path}: pixels are {pixels.dtype}; only pictures of 8 or 16 bits per channel are read")
+    return np.ascontiguousarray(pixels[..., ::-1], dtype=np.uint8)
+
+
+def _read_file(path: str | Path) -> bytes:
+    if os.path.isdir(path):
+        raise PictureError(f"{path}: is a folder, not a picture")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise PictureError(f"{path}: is not a regular file")
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise PictureError(f"{path}: can't be read: {error.strerror or error}") from error
+    if not data:
+        raise PictureError(f"{path}: the file is empty")
+    if len(data) > MOST_BYTES:
+        raise PictureError(f"{path}: is larger than {MOST_BYTES // 1_000_000} MB; make it smaller first")
+    return data
+
+
+def _check_header(path: str | Path, data: bytes) -> None:
+    header = picture_size(data)
+    if header is None:
+        known = ", ".join(name for name, _, _ in FORMATS)
+        raise PictureError(f"{path}: is not a picture of a format that is read ({known}), or its header is damaged")
+    name, height, width = header
+    if height * width > MOST_PIXELS:
+        limit = MOST_PIXELS // 1_000_000
+        raise PictureError(f"{path}: {name} of {width}x{height} pixels; the limit is {limit} megapixels")
+
+
+def _decode(data: bytes, upright: bool) -> NDArray[Any] | None:
+    import cv2  # heavy, and needed only where pictures are read or drawn
+
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    with _quiet_opencv():
+        try:
+            return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:
+            return None
+
+
+_quiet_lock = threading.Lock()
+_quiet_state = {"users": 0, "level": 0}
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV's log off stderr while a file is decoded; the level is global, so the last thread out restores it."""
+    from cv2.utils import logging  # heavy, and needed only where pictures are read or drawn
+
+    with _quiet_lock:
+        if _quiet_state["users"] == 0:
+            _quiet_state["level"] = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+        _quiet_state["users"] += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_state["users"] -= 1
+            if _quiet_state["users"] == 0:
+                logging.setLogLevel(_quiet_state["level"])
+
+
+def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """Return `pixels`, RGB uint8 `[H, W, 3]` or grey `[H, W]`, as a PNG file."""
+    import cv2  # heavy, and needed only where pictures are read or drawn
+
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise OutputError(f"a PNG needs uint8 [H, W, 3] or [H, W], not {pixels.dtype} {list(pixels.shape)}")
+    done, data = cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1] if pixels.ndim == 3 else pixels))
+    if not done:
+        raise OutputError(f"OpenCV could not encode {list(pixels.shape)} pixels as PNG")
+    return data.tobytes()
+
+
+def write_png(path: str | Path, pixels: NDArray[np.uint8]) -> None:
+    """Write `pixels`, RGB uint8 `[H, W, 3]` or grey `[H, W]`, to a PNG file that is there whole or not at all."""
+    write_bytes(path, png_bytes(pixels))

@@ -1,0 +1,131 @@
+"""How many rows enter the network in one run, and which images and steps share a run.
+
+A method is a sum over steps, so any split gives the same map; only memory and speed depend on it.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxplain.errors import ParameterError
+
+# Convolutions are no faster per row past this many, and a run can't be interrupted.
+MOST_ROWS = 32
+# Of the memory that is free now; the rest is for the pictures, the sums, and whoever else is on the machine.
+SAFE_SHARE = 0.5
+FREE_WHERE_UNKNOWN = 2 * 10**9
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one run of a graph takes: some of the images, some of the steps; the `first` or `last` of these images."""
+
+    images: slice
+    steps: slice
+    first: bool
+    last: bool
+
+
+def chunks(images: int, steps: int, rows: int) -> Iterator[Chunk]:
+    """Runs of at most `rows` rows (images times steps) that cover everything; the steps of the same images together."""
+    together = max(1, rows // steps)
+    for image_part in _split(images, together):
+        taken = image_part.stop - image_part.start
+        for step_part in _split(steps, max(1, rows // taken)):
+            yield Chunk(image_part, step_part, step_part.start == 0, step_part.stop == steps)
+
+
+def _split(total: int, most: int) -> list[slice]:
+    """Slices of nearly equal length, none longer than `most`: equal runs reuse the same memory."""
+    count = -(-total // most)
+    edges = [total * i // count for i in range(count + 1)] if count else [0]
+    return [slice(low, high) for low, high in itertools.pairwise(edges)]
+
+
+def rows_per_run(bytes_per_row: int, memory: float | str | None, targets: int = 1) -> int:
+    """How many images times steps fit in one run; ParameterError where `memory` is less than a single row needs."""
+    need = max(1, bytes_per_row * targets)
+    if memory is None:
+        return max(1, min(int(free_memory() * SAFE_SHARE) // need, max(1, MOST_ROWS // targets)))
+    fits = parse_memory(memory) // need
+    if fits < 1:
+        raise ParameterError(f"memory={memory!r} is too little: one run of one image needs {need / 1e6:.3g} MB")
+    return min(fits, max(1, MOST_ROWS // targets))
+
+
+def parse_memory(memory: float | str) -> int:
+    """Bytes from 2e9, "2GB" or "500 MB"; 1 GB is 10^9 bytes."""
+    if isinstance(memory, int) and not isinstance(memory, bool):
+        size = memory
+    else:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(memory), re.IGNORECASE)
+        if match is None or match[2].upper() not in UNITS:
+            raise ParameterError(f"memory={memory!r} is no amount of memory; write 2GB, 500MB, or bytes as a number")
+        size = int(float(match[1]) * UNITS[match[2].upper()])
+    if size < 1:
+        raise ParameterError(f"memory={memory!r} must be more than 0")
+    return size
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: what the system has available, within the limit of its control group."""
+    known = [amount for amount in (_available(), _cgroup_room()) if amount is not None]
+    return min(known) if known else FREE_WHERE_UNKNOWN
+
+
+def _available() -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in (PROC / "meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS, other Unix: half of what is installed
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return None
+
+
+def _cgroup_room() -> int | None:
+    """Room under the memory limits of this process's control group and those above it; None where none is set."""
+    rooms = []
+    for folder, limit, usage in _cgroup_folders():
+        # "max" in version 2; version 1 writes a number near 2^63, which min() drops.
+        with contextlib.suppress(OSError, ValueError):
+            most = int((folder / limit).read_text())
+            rooms.append(max(0, most - _in_use(folder, usage)))
+    return min(rooms) if rooms else None
+
+
+def _in_use(folder: Path, usage: str) -> int:
+    """Bytes charged to a control group, less the file cache that the kernel drops first."""
+    charged = int((folder / usage).read_text())
+    for line in (folder / "memory.stat").read_text().splitlines():
+        name, _, amount = line.partition(" ")
+        if name in ("inactive_file", "total_inactive_file"):
+            charged -= int(amount)
+            break
+    return charged
+
+
+def _cgroup_folders() -> Iterator[tuple[Path, str, str]]:
+    two, one = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    # Inside a container the group's own path isn't mounted, and its limit is at the root.
+    yield CGROUP, *two
+    yield CGROUP / "memory", *one
+    try:
+        lines = (PROC / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        root, files = (CGROUP, two) if not controllers else (CGROUP / "memory", one)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        folder = root / path.lstrip("/")
+        while folder != root:
+            yield folder, *files
+            folder = folder.parent

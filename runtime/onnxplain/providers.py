@@ -1,0 +1,114 @@
+"""Which onnxruntime execution provider runs the graphs: CUDA where it truly works, and never a silent fallback.
+
+Neither `get_available_providers()` nor `get_device()` is evidence of a GPU (onnxruntime-gpu lists CUDA on any
+machine), and a session that can't have CUDA prints red lines and runs on the CPU. So a one-node model is tried first,
+with the log silenced.
+"""
+
+import contextlib
+import ctypes
+import io
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxplain.errors import DeviceError, unknown
+from onnxplain.runtime import onnxruntime
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+DEVICES = ("auto", "cpu", "cuda")
+NVIDIA = (CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
+DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+
+Provider = str | tuple[str, dict[str, Any]]
+
+# y = Relu(x) on float32 [1]; opset 20, IR 10.
+TRIAL_MODEL = (
+    b'\x08\n:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01pZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x14"
+)
+
+
+def choose(device: str = "auto", providers: Sequence[Provider] | None = None) -> list[Provider]:
+    """The providers to open sessions with, in order; DeviceError if what was asked for isn't there."""
+    if providers is not None:
+        return _checked(providers)
+    if device not in DEVICES:
+        raise DeviceError(unknown("device", str(device), DEVICES) + "; other accelerators go in providers=")
+    if device == "cpu":
+        return [CPU]
+    obstacle = cuda_obstacle()
+    if obstacle is None:
+        # TF32 keeps ten bits of a product's mantissa: fast, and 1e-3 off in a gradient. providers= turns it back on.
+        return [(CUDA, {"use_tf32": "0"}), CPU]
+    if device == "cuda":
+        raise DeviceError(f"CUDA was asked for, but {obstacle}")
+    logging.getLogger(__name__).info("using the CPU: %s", obstacle)
+    return [CPU]
+
+
+def _checked(providers: Sequence[Provider]) -> list[Provider]:
+    if isinstance(providers, str) or not providers:
+        raise DeviceError(f"providers= takes a list of onnxruntime provider names, such as [{CPU!r}]")
+    available = onnxruntime.get_available_providers()
+    for provider in providers:
+        if name_of(provider) not in available:
+            raise DeviceError(unknown("provider", name_of(provider), available))
+    if any(name_of(provider) in NVIDIA for provider in providers) and (obstacle := cuda_obstacle()):
+        raise DeviceError(f"{name_of(providers[0])} was asked for, but {obstacle}")
+    return list(providers)
+
+
+def name_of(provider: Provider) -> str:
+    """The provider's name without its options."""
+    return provider if isinstance(provider, str) else provider[0]
+
+
+def cuda_obstacle() -> str | None:
+    """Why CUDA doesn't work here, as a clause, or None where a graph truly ran on it."""
+    if CUDA not in onnxruntime.get_available_providers():
+        return 'this onnxruntime is built without it; pip uninstall -y onnxruntime && pip install "onnxplain[gpu]"'
+    if not has_driver():
+        return "no NVIDIA driver is found on this machine"
+    try:
+        ran_on = _try_cuda()
+    except Exception as error:  # onnxruntime raises its own types and bare RuntimeError here; the reason is reported
+        return f"a first run on it failed: {str(error).splitlines()[0]}"
+    if ran_on != CUDA:
+        return "onnxruntime can't load its CUDA libraries; pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    return None
+
+
+def has_driver() -> bool:
+    """Whether the NVIDIA driver's library can be loaded."""
+    for name in DRIVERS:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(name)
+            return True
+    return False
+
+
+def _try_cuda() -> str:
+    """The provider that a one-node model asked onto CUDA really got, found without a line on the terminal."""
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        if hasattr(onnxruntime, "preload_dlls"):
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                onnxruntime.preload_dlls()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(TRIAL_MODEL, options, providers=[CUDA])
+        session.run(None, {"x": np.ones(1, np.float32)})
+        return session.get_providers()[0]
+    finally:
+        onnxruntime.set_default_logger_severity(2)  # onnxruntime's own default; it has no getter
+
+
+def confirm(session: Any, providers: Sequence[Provider]) -> None:
+    """DeviceError if the session runs on something else than the first provider asked for."""
+    asked, got = name_of(providers[0]), session.get_providers()
+    if got[0] != asked:
+        raise DeviceError(f"{asked} was asked for, but onnxruntime opened the graph on {got[0]}")

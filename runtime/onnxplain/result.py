@@ -1,0 +1,148 @@
+"""What explain returns: raw maps, scores, and everything needed to say later how they were made."""
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.bundle import Bundle
+from onnxplain.errors import ParameterError
+from onnxplain.heatmap import colours, heatmap, overlay, overlay_original
+from onnxplain.images import SPATIAL, Image
+from onnxplain.pictures import png_bytes, read_picture
+from onnxplain.runtime import onnxruntime
+from onnxplain.version import __version__
+
+Array = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+# A notebook's cell shows no more images than this.
+MOST_SHOWN = 8
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Result:
+    """Maps of N images by one method.
+
+    `attribution` is raw and signed, in the network's own layout ([N, C, H, W]; perturbation methods have one
+    channel); `scores` and `probabilities` are [N, classes]; `targets` [N] are the explained classes and `labels`
+    their names. Where several targets per image were asked for, attribution, targets and labels have a second axis
+    for them.
+    """
+
+    attribution: Array
+    scores: Array
+    probabilities: Array
+    targets: NDArray[np.int64]
+    labels: tuple[Any, ...]
+    method: str
+    parameters: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    layout: str | None
+    images: tuple[Image, ...]
+
+    def __len__(self) -> int:
+        return len(self.attribution)
+
+    def __getitem__(self, index: int) -> "Result":
+        """The result of one image alone."""
+        index = range(len(self))[index]
+        one = slice(index, index + 1)
+        return replace(
+            self,
+            attribution=self.attribution[one],
+            scores=self.scores[one],
+            probabilities=self.probabilities[one],
+            targets=self.targets[one],
+            labels=self.labels[one],
+            provenance={**self.provenance, "pictures": self.provenance["pictures"][one]},
+            images=self.images[one],
+        )
+
+    def heatmap(self) -> Array:
+        """Maps to look at, float32 [N, H, W] in 0..1: the sum of |a| over channels, from minimum to 99th percentile."""
+        if self.layout not in SPATIAL or self.attribution.ndim < 4:
+            raise ParameterError("this network's input is no picture, so there is nothing to draw; use .attribution")
+        return heatmap(self.attribution, self.layout)
+
+    @overload
+    def overlay(self, original: Literal[False] = False) -> Pixels: ...
+
+    @overload
+    def overlay(self, original: Literal[True]) -> list[Pixels]: ...
+
+    def overlay(self, original: bool = False) -> Pixels | list[Pixels]:
+        """The maps on their pictures, RGB uint8 [N, H, W, 3] as the network saw them.
+
+        With `original`, a list of overlays on the pictures as they were handed in, each of its own size. Several
+        targets per image give the arrays a further axis before H. Raises ParameterError for images that came as
+        floats and can't be drawn.
+        """
+        drawn = [_draw_each(image, heat, original) for image, heat in zip(self.images, self.heatmap(), strict=True)]
+        return drawn if original else np.stack(drawn)
+
+    def _repr_png_(self) -> bytes:
+        """For notebooks: a line for each image, the picture as the network saw it and then its overlays."""
+        lines = []
+        for image, heat in zip(self.images[:MOST_SHOWN], self.heatmap()[:MOST_SHOWN], strict=True):
+            maps = list(heat) if heat.ndim == 3 else [heat]
+            if image.seen is None:
+                lines.append(np.hstack([colours(one) for one in maps]))
+            else:
+                lines.append(np.hstack([image.seen, *(overlay(image.seen, one) for one in maps)]))
+        return png_bytes(np.vstack(lines))
+
+
+def _draw_each(image: Image, heat: Array, original: bool) -> Pixels:
+    """The overlay of one map [H, W], or of one for each target [T, H, W]."""
+    return np.stack([_draw(image, one, original) for one in heat]) if heat.ndim == 3 else _draw(image, heat, original)
+
+
+def _draw(image: Image, heat: Array, original: bool) -> Pixels:
+    if image.seen is None:
+        raise ParameterError(
+            f"{image.name} came as an array of a network without preprocessing: draw .heatmap() yourself"
+        )
+    if not original or image.box is None:
+        return overlay(image.seen, heat)
+    pixels = image.original if image.path is None else read_picture(image.path, image.upright)
+    return overlay(image.seen, heat) if pixels is None else overlay_original(pixels, heat, image.box)
+
+
+def provenance(
+    bundle: Bundle,
+    images: Sequence[Image],
+    method: str,
+    parameters: Mapping[str, Any],
+    *,
+    explains: str,
+    provider: str,
+) -> dict[str, Any]:
+    """How a result was made, as plain data that JSON can hold."""
+    return {
+        "bundle": {"name": bundle.name, "sha256": bundle.sha256, "model_sha256": bundle.source.get("sha256")},
+        "pictures": [{"name": image.name, "sha256": image.sha256} for image in images],
+        "method": method,
+        "parameters": {name: _plain(value) for name, value in parameters.items()},
+        "explains": explains,
+        "seed": parameters.get("seed"),
+        "provider": provider,
+        "versions": {
+            "onnxplain": __version__,
+            "onnxruntime": onnxruntime.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON holds it; an array by its shape and hash."""
+    if isinstance(value, np.ndarray):
+        digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return {"shape": list(value.shape), "sha256": digest}
+    return value

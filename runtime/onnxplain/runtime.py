@@ -1,0 +1,53 @@
+"""The one place that imports onnxruntime, so that a missing or broken installation is explained in one line.
+
+`onnxruntime` and its siblings (`onnxruntime-gpu`, …) are distributions that install the same folder: the last one
+installed wins, and removing either breaks the other. Nothing in packaging forbids it (microsoft/onnxruntime#26807),
+so it is said here.
+"""
+
+import importlib
+import importlib.metadata
+import warnings
+from types import ModuleType
+
+SIBLINGS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
+
+
+def installed() -> list[str]:
+    """The installed distributions that carry the `onnxruntime` module."""
+    found = []
+    for name in SIBLINGS:
+        try:
+            importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found.append(name)
+    return found
+
+
+def _repair(names: list[str]) -> str:
+    keep = "onnxruntime-gpu" if "onnxruntime-gpu" in names else names[-1]
+    return f"pip uninstall -y {' '.join(names)} && pip install --force-reinstall --no-deps {keep}"
+
+
+def load_onnxruntime() -> ModuleType:
+    """The onnxruntime module; ImportError, or a warning where it still works, says in one line what to install."""
+    names = installed()
+    try:
+        module = importlib.import_module("onnxruntime")
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        raise ImportError(
+            'onnxplain needs onnxruntime: pip install "onnxplain[cpu]", or "onnxplain[gpu]" for CUDA'
+        ) from None
+    if not hasattr(module, "InferenceSession"):
+        raise ImportError(f"onnxruntime is installed but empty; repair it: {_repair(names or ['onnxruntime'])}")
+    if len(names) > 1:
+        both = " and ".join(names)
+        message = f"{both} are both installed and overwrite each other; keep one: {_repair(names)}"
+        warnings.warn(message, stacklevel=2)
+    return module
+
+
+onnxruntime = load_onnxruntime()

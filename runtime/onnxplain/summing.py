@@ -1,0 +1,70 @@
+"""The engine's one loop: run a graph over chunks of images and steps, add up, finish."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.bundle import Graph
+from onnxplain.errors import BundleError, unknown
+from onnxplain.planner import Chunk
+from onnxplain.sessions import Sessions, cast
+
+Array = NDArray[Any]
+Finish = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A graph input's values; `per_image` ones are cut to a chunk's images, `per_step` ones to its steps (axis 1)."""
+
+    values: Array
+    per_image: bool = False
+    per_step: bool = False
+
+    def cut(self, chunk: Chunk) -> Array:
+        """The part that a chunk needs."""
+        part = self.values[chunk.images] if self.per_image else self.values
+        return part[:, chunk.steps] if self.per_step else part
+
+
+def mean(total: NDArray[np.float64], norm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """total / norm, and 0 where norm is 0: a pixel that no step touched."""
+    return np.divide(total, norm, out=np.zeros_like(total), where=np.broadcast_to(norm, total.shape) != 0)
+
+
+FINISH: dict[str, Finish] = {"mean": mean}
+
+
+def find_finish(name: str) -> Finish:
+    """The finish rule; BundleError for one that this version doesn't know."""
+    if name not in FINISH:
+        raise BundleError(unknown("finish rule", name, FINISH) + "; pip install --upgrade onnxplain")
+    return FINISH[name]
+
+
+def attribute(
+    sessions: Sessions, graph: Graph, feeds: Mapping[str, Feed], chunks: Iterable[Chunk], finish: Finish
+) -> Iterator[tuple[Chunk, NDArray[np.float32] | None]]:
+    """Runs every chunk; yields it, with the finished maps [n, T, …] of its images once their last step is added.
+
+    Chunks of the same images follow each other, so only one group's sums are held, in float64.
+    """
+    total = norm = np.zeros((), np.float64)
+    for chunk in chunks:
+        term, weight = (np.asarray(part, np.float64) for part in _run(sessions, graph, feeds, chunk))
+        total, norm = (term, weight) if chunk.first else (total + term, norm + weight)
+        yield chunk, finish(total, norm).astype(np.float32) if chunk.last else None
+
+
+def _run(sessions: Sessions, graph: Graph, feeds: Mapping[str, Feed], chunk: Chunk) -> list[Array]:
+    inputs = {}
+    for entry in graph.inputs:
+        if entry.role not in feeds:
+            raise BundleError(
+                f"{graph.file} has an input of role {entry.role!r}, unknown here; pip install --upgrade onnxplain"
+            )
+        inputs[entry.name] = cast(feeds[entry.role].cut(chunk), entry.dtype)
+    return sessions.run(graph, ("total", "norm"), inputs)

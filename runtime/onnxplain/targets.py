@@ -1,0 +1,68 @@
+"""Which classes are explained: numbers and names become an int64 table [N, T]."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.errors import ParameterError, unknown
+
+
+def resolve(
+    targets: Any, scores: NDArray[np.floating[Any]], labels: Sequence[str] | None
+) -> tuple[NDArray[np.int64], bool]:
+    """Classes [N, T] for scores [N, classes], and whether several per image were asked for (maps keep a target axis).
+
+    None is each image's top class; one number or name holds for all images; a list has an entry for each image; a
+    list of lists has several for each. ParameterError for a name or number that the network doesn't have.
+    """
+    count, classes = scores.shape
+    top = scores.argmax(axis=1)
+    if targets is None or isinstance(targets, str | int | np.integer):
+        per_image: list[Any] = [targets] * count
+    else:
+        per_image = list(targets)
+        if len(per_image) != count:
+            hint = "; several targets per picture are a list of lists, as [[3, 5]]" if count == 1 else ""
+            raise ParameterError(f"{len(per_image)} targets for {count} pictures{hint}")
+    several = bool(per_image) and all(isinstance(entry, list | tuple | np.ndarray) for entry in per_image)
+    rows = [list(entry) for entry in per_image] if several else [[entry] for entry in per_image]
+    if len({len(row) for row in rows}) > 1 or (rows and not rows[0]):
+        raise ParameterError("every picture needs the same number of targets, and at least one")
+    table = [
+        [int(top[i]) if entry is None else class_of(entry, classes, labels) for entry in row]
+        for i, row in enumerate(rows)
+    ]
+    return np.array(table, np.int64).reshape(count, -1 if count else 1), several
+
+
+def class_of(target: Any, classes: int, labels: Sequence[str] | None) -> int:
+    """The number of the class with this number or name."""
+    if isinstance(target, str):
+        return _named(target, labels)
+    if isinstance(target, bool) or not isinstance(target, int | np.integer):
+        raise ParameterError(f"target {target!r} is no class number or name")
+    if not 0 <= target < classes:
+        raise ParameterError(f"target {target} is out of range: the network has classes 0 to {classes - 1}")
+    return int(target)
+
+
+def _named(name: str, labels: Sequence[str] | None) -> int:
+    if labels is None:
+        raise ParameterError(f"target {name!r} is a name, but the bundle has no labels; give the class number")
+    wanted = name.strip().casefold()
+    found = [i for i, label in enumerate(labels) if label.strip().casefold() == wanted]
+    # ImageNet's labels are lists of synonyms: "tench, Tinca tinca".
+    found = found or [i for i, label in enumerate(labels) if wanted in map(str.strip, label.casefold().split(","))]
+    if not found:
+        raise ParameterError(unknown("target", name, {word.strip() for label in labels for word in label.split(",")}))
+    if len(found) > 1:
+        numbers = ", ".join(map(str, found))
+        raise ParameterError(f"target {name!r} is the name of several classes: {numbers}; give the number")
+    return found[0]
+
+
+def name_of(target: int, labels: Sequence[str] | None) -> str:
+    """A class's label, or its number where the bundle has no labels."""
+    return labels[target] if labels is not None and target < len(labels) else str(target)

@@ -1,0 +1,253 @@
+"""Checks a derivative rule on a model of one node against finite differences, torch and onnxruntime.
+
+The oracle is ONNX's reference evaluator in float64: for a random cotangent u and a random direction v, ⟨v, Jᵀu⟩ must
+equal the central difference of ⟨u, f(x + hv)⟩, extrapolated to h = 0.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from onnxplain.errors import NoGradientError
+from onnxplain_export.autodiff import differentiate
+from onnxplain_export.emitter import IR_VERSION, OPSET
+from onnxplain_export.vjp import STANDARD, RuleTable
+from reference_kernels import KERNELS as SPATIAL_KERNELS
+from reference_kernels_pointwise import KERNELS as POINTWISE_KERNELS
+
+KERNELS = [*POINTWISE_KERNELS, *SPATIAL_KERNELS]
+"""What stands in for kernels that the reference evaluator lacks or gets wrong."""
+
+STATIC, FREE, UNKNOWN = "static", "free", "unknown"
+DIRECTIONS, STEP, TOLERANCE_FLOAT32 = 2, 1e-4, 2e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One use of an operator.
+
+    `inputs` are arrays, shapes (filled with distinct values between `low` and `high`, none near 0) or None where an
+    optional input is left out. Arrays are initializers unless their index is in `wrt` or in `fed`. `batched` are the
+    inputs whose first axis is the free batch axis: by default those of the batch size of the first of `wrt`. Of a node
+    with many `outputs`, those in `used` count. `torch` computes the same in torch. `tolerance` is relative; it must be
+    wider where attributes, which are float32, take part. The inputs in `typed` keep their type (Resize's float32 scales).
+    """
+
+    op_type: str
+    inputs: Sequence[Any]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    wrt: Sequence[int] = (0,)
+    note: str = ""
+    torch: Callable[..., Any] | None = None
+    fed: Sequence[int] = ()
+    batched: Sequence[int] | None = None
+    outputs: int = 1
+    used: Sequence[int] = (0,)
+    low: float = -2.0
+    high: float = 2.0
+    tolerance: float = 1e-7
+    typed: Sequence[int] = ()
+
+    def __str__(self) -> str:
+        sizes = ["-" if x is None else "x".join(map(str, x.shape)) for x in self.arrays()]
+        return " ".join(part for part in (self.op_type, ",".join(sizes), self.note) if part)
+
+    def arrays(self) -> list[np.ndarray | None]:
+        """The inputs, the same at every call."""
+        return [None if x is None else self._filled(i) for i, x in enumerate(self.inputs)]
+
+    def _filled(self, index: int) -> np.ndarray:
+        given = self.inputs[index]
+        if not isinstance(given, tuple):
+            return np.asarray(given)
+        rng = np.random.default_rng([zlib.crc32(f"{self.op_type} {self.note}".encode()), index])
+        size = int(np.prod(given))
+        places = (rng.permutation(size) + rng.uniform(0.3, 0.7)) / max(size, 1)
+        return (self.low + (self.high - self.low) * places).reshape(given)
+
+
+def check_rule(case: Case, rules: RuleTable = STANDARD) -> None:
+    """Raises AssertionError where the operator's rule disagrees with an oracle."""
+    with np.errstate(all="ignore"):
+        _check(case, rules)
+
+
+def gradients(
+    case: Case, rules: RuleTable = STANDARD, form: str = STATIC, cotangent: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """The gradients that the rule gives in float64, for the case's cotangent unless another is given."""
+    model = gradient_model(case, rules, form)
+    u = case_cotangent(case) if cotangent is None else cotangent
+    with np.errstate(all="ignore"):
+        return _evaluate(model, {**_feeds(case), "cotangent": u})
+
+
+def gradients_float32(
+    case: Case, rules: RuleTable = STANDARD, form: str = FREE, cotangent: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """The same as onnxruntime computes them in float32."""
+    model = gradient_model(case, rules, form, np.float32)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    u = case_cotangent(case) if cotangent is None else cotangent
+    feeds = {name: _as(x, np.float32) for name, x in {**_feeds(case), "cotangent": u}.items()}
+    if case.op_type == "Cast":
+        feeds["cotangent"] = u.astype(helper.tensor_dtype_to_np_dtype(case.attributes["to"]))
+    return session.run(None, feeds)
+
+
+def case_cotangent(case: Case) -> np.ndarray:
+    """A random cotangent of the case's output."""
+    with np.errstate(all="ignore"):
+        (y,) = _evaluate(forward_model(case), _feeds(case))
+    return np.random.default_rng(len(case.note) + 7).standard_normal(y.shape)
+
+
+def forward_model(case: Case, form: str = STATIC, dtype: type = np.float64) -> onnx.ModelProto:
+    """The one node, and for many outputs their entries joined in one vector."""
+    arrays = [x if x is None or i in case.typed else _as(x, dtype) for i, x in enumerate(case.arrays())]
+    names = ["" if x is None else f"input_{i}" for i, x in enumerate(arrays)]
+    inputs, initializers = [], []
+    for i, (name, x) in enumerate(zip(names, arrays, strict=True)):
+        if x is None:
+            continue
+        if i in case.wrt or i in case.fed:
+            inputs.append(helper.make_tensor_value_info(name, _elem_type(x.dtype), _shape(case, i, form)))
+        else:
+            initializers.append(numpy_helper.from_array(x, name))
+    outputs = [f"output_{i}" for i in range(case.outputs)]
+    nodes = [helper.make_node(case.op_type, names, outputs, name="the_node", **case.attributes)]
+    result = outputs[case.used[0]]
+    if len(case.used) > 1 or case.outputs > 1:
+        initializers.append(numpy_helper.from_array(np.array([-1]), "one_axis"))
+        nodes += [helper.make_node("Reshape", [outputs[i], "one_axis"], [f"flat_{i}"]) for i in case.used]
+        nodes.append(helper.make_node("Concat", [f"flat_{i}" for i in case.used], ["joined"], axis=0))
+        result = "joined"
+    cast_to = case.attributes["to"] if case.op_type == "Cast" else _elem_type(np.dtype(dtype))
+    result_info = helper.make_tensor_value_info(result, cast_to, None)
+    graph = helper.make_graph(nodes, "case", inputs, [result_info], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=_takes(case.op_type, dtype), data_prop=True)
+
+
+def gradient_model(
+    case: Case, rules: RuleTable = STANDARD, form: str = STATIC, dtype: type = np.float64
+) -> onnx.ModelProto:
+    """Inputs of the case and `cotangent` → the gradients at `wrt`; everything else removed."""
+    model = ir.from_proto(forward_model(case, form, dtype))
+    graph = model.graph
+    of, values = graph.outputs[0], {value.name: value for value in graph.inputs}
+    wrt = [values[f"input_{i}"] for i in case.wrt]
+    cotangent = ir.val("cotangent", dtype=of.dtype, shape=of.shape)
+    graph.inputs.append(cotangent)
+    results = differentiate(graph, of, wrt, cotangent, rules)
+    graph.outputs.clear()
+    for i, (x, result) in enumerate(zip(wrt, results, strict=True)):
+        node = ir.node("Identity", [result])
+        node.outputs[0].name, node.outputs[0].dtype, node.outputs[0].shape = f"gradient_{i}", x.dtype, x.shape
+        graph.append(node)
+        graph.outputs.append(node.outputs[0])
+    RemoveUnusedNodesPass()(model)
+    proto = ir.to_proto(model)
+    if all(value.shape is not None for value in graph.inputs):  # the checker wants them
+        onnx.checker.check_model(proto, full_check=_takes(case.op_type, dtype))
+    return proto
+
+
+def _check(case: Case, rules: RuleTable) -> None:
+    u = case_cotangent(case)
+    found = {STATIC: gradients(case, rules, STATIC, u), FREE: gradients(case, rules, FREE, u)}
+    try:
+        found[UNKNOWN] = gradients(case, rules, UNKNOWN, u)
+    except NoGradientError:
+        pass  # a rule may need to know shapes, and then says so
+    _compare_with_differences(case, u, found[STATIC])
+    for form, others in found.items():
+        for index, one, other in zip(case.wrt, found[STATIC], others, strict=True):
+            _close(one, other, 1e-12, f"{case}: input {index}, shapes {form}")
+    if case.torch is not None:
+        for index, one, other in zip(case.wrt, found[STATIC], _torch_gradients(case, u), strict=True):
+            _close(one, other, case.tolerance, f"{case}: input {index} against torch")
+    for index, one, other in zip(case.wrt, found[STATIC], gradients_float32(case, rules, FREE, u), strict=True):
+        _close(one, other, TOLERANCE_FLOAT32, f"{case}: input {index} in onnxruntime")
+
+
+def _compare_with_differences(case: Case, u: np.ndarray, found: Sequence[np.ndarray]) -> None:
+    evaluator = ReferenceEvaluator(forward_model(case), new_ops=KERNELS)
+    feeds, rng = _feeds(case), np.random.default_rng(11)
+
+    def along(name: str, v: np.ndarray, h: float) -> float:
+        ahead, behind = ({**feeds, name: feeds[name] + sign * h * v} for sign in (1, -1))
+        difference = evaluator.run(None, ahead)[0] - evaluator.run(None, behind)[0]
+        return float(np.sum(u * difference)) / (2 * h)
+
+    for index, gradient in zip(case.wrt, found, strict=True):
+        name = f"input_{index}"
+        assert gradient.shape == feeds[name].shape, f"{case}: input {index}: shape {gradient.shape}"
+        for _ in range(DIRECTIONS):
+            v = rng.standard_normal(gradient.shape)
+            claimed = float(np.sum(v * gradient))
+            true = (4 * along(name, v, STEP) - along(name, v, 2 * STEP)) / 3
+            scale = max(abs(true), abs(claimed), 0.01 * float(np.linalg.norm(gradient) * np.linalg.norm(v)))
+            assert true != 0, f"{case}: input {index}: the case tests nothing, the output doesn't change"
+            message = f"{case}: input {index}: the rule says {claimed}, finite differences {true}"
+            assert abs(true - claimed) <= case.tolerance * scale, message
+
+
+def _torch_gradients(case: Case, u: np.ndarray) -> list[np.ndarray]:
+    import torch  # noqa: PLC0415 (seconds to load; only where a case asks for it)
+
+    tensors = [None if x is None else torch.tensor(x) for x in case.arrays()]
+    leaves = [tensors[i].requires_grad_() for i in case.wrt]
+    y = case.torch(*tensors)
+    return [x.numpy() for x in torch.autograd.grad(y, leaves, torch.tensor(u))]
+
+
+def _evaluate(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    return ReferenceEvaluator(model, new_ops=KERNELS).run(None, dict(feeds))
+
+
+def _feeds(case: Case) -> dict[str, np.ndarray]:
+    return {f"input_{i}": x for i, x in enumerate(case.arrays()) if x is not None and (i in case.wrt or i in case.fed)}
+
+
+def _shape(case: Case, index: int, form: str) -> list[int | str] | None:
+    shapes = [np.shape(x) for x in case.arrays()]
+    if form == UNKNOWN:
+        return None
+    if form == STATIC or not shapes[index]:
+        return list(shapes[index])
+    batch = shapes[case.wrt[0]][:1]
+    batched = [i for i in (*case.wrt, *case.fed) if shapes[i][:1] == batch] if case.batched is None else case.batched
+    return ["N", *shapes[index][1:]] if index in batched else list(shapes[index])
+
+
+def _takes(op_type: str, dtype: type) -> bool:
+    """Whether the operator is defined for the type: a few, such as Celu, know float32 only."""
+    name = "tensor(double)" if dtype is np.float64 else "tensor(float)"
+    schema = onnx.defs.get_schema(op_type, OPSET)
+    return not schema.type_constraints or name in schema.type_constraints[0].allowed_type_strs
+
+
+def _as(x: np.ndarray, dtype: type) -> np.ndarray:
+    return x.astype(dtype) if x.dtype in (np.float32, np.float64) else x
+
+
+def _elem_type(dtype: np.dtype) -> int:
+    return int(TensorProto.DOUBLE) if dtype == np.float64 else helper.np_dtype_to_tensor_dtype(dtype)
+
+
+def _close(one: np.ndarray, other: np.ndarray, tolerance: float, message: str) -> None:
+    assert one.shape == other.shape, f"{message}: shape {other.shape} in place of {one.shape}"
+    distance, size = np.linalg.norm(one - other), max(np.linalg.norm(one), np.linalg.norm(other))
+    assert distance <= tolerance * size, f"{message}: {other.ravel()[:6]} in place of {one.ravel()[:6]}"
