@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from digit_pictures import LABELS, SIDE, Bytes, prepare
 from numpy.typing import NDArray
 from onnxscript.optimizer import fold_constants, remove_unused_nodes
 from torch import Tensor, nn
+
+from digit_pictures import LABELS, SIDE, Bytes, prepare
 
 WIDTHS = (16, 32, 64, 128)
 BATCH = 64

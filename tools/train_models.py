@@ -15,6 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
+
 from digit_pictures import (
     COLOURS,
     LABELS,
@@ -27,7 +29,6 @@ from digit_pictures import (
     load_source,
     prepare,
 )
-from numpy.typing import NDArray
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 SEEDS = {"honest": 1, "shortcut": 2}

@@ -94,6 +94,7 @@ def _arrived(value: ir.Value, of: ir.Value, cotangents: dict[ir.Value, ir.Value]
     if value not in cotangents:
         raise NoGradientError(
             f"the gradient of {of.name!r} with respect to {value.name!r} is zero everywhere: every path between them "
-            "passes an operator without a gradient (a tree, an argmax, a rounding); use a perturbation method such as occlusion"
+            "passes an operator without a gradient (a tree, an argmax, a rounding); use a perturbation method such as "
+            "occlusion"
         )
     return cotangents[value]

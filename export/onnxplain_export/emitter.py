@@ -18,7 +18,7 @@ Operand = ir.Value | np.ndarray | float | int | Sequence[int] | None
 
 
 def dims(value: ir.Value) -> tuple[Dim, ...] | None:
-    """Each axis of `value` as a number, a symbol's name or None where nothing is known; None when the rank is unknown."""
+    """Each axis of `value` as a number, a symbol's name or None where nothing is known; None for an unknown rank."""
     if value.shape is None:
         return None
     return tuple(axis if isinstance(axis, int) else axis.value for axis in value.shape)

@@ -158,7 +158,9 @@ class Explainer:
         _check_finite(maps, images, "gradient")
         return maps if several else maps[:, 0]
 
-    def _request(self, method: str, memory: float | str | None, score: str | None, given: Mapping[str, Any]) -> _Request:
+    def _request(
+        self, method: str, memory: float | str | None, score: str | None, given: Mapping[str, Any]
+    ) -> _Request:
         """Everything about a call that can be checked before a picture is read."""
         if method not in self.bundle.methods:
             raise ParameterError(unknown("method", str(method), self.bundle.methods) + _not_exported(method))
@@ -182,7 +184,8 @@ class Explainer:
 
     def _explain(self, batch: Sequence[Image], targets: Any, request: _Request, bar: Progress) -> Result:
         rows = stack(batch, self.bundle.image)
-        scores = self._scores(rows, request.memory)
+        graph = self.bundle.graphs[request.method.graph]
+        scores = self._scores(rows, request.memory, release=self._sessions.changes_to(graph, len(rows)))
         probabilities = activate(scores, self.bundle.scores.activation)
         _check_finite(scores, batch, "scores")
         resolved, several = resolve(targets, scores, self.bundle.scores.labels)
@@ -210,7 +213,7 @@ class Explainer:
             images=tuple(batch),
         )
 
-    def _scores(self, rows: Array, memory: float | str | None) -> Array:
+    def _scores(self, rows: Array, memory: float | str | None, release: bool = False) -> Array:
         graph = self.bundle.graphs["forward"]
         name, dtype = next((entry.name, entry.dtype) for entry in graph.inputs if entry.role == "image")
         if len(graph.inputs) > 1:
@@ -218,7 +221,7 @@ class Explainer:
             raise BundleError(f"{graph.file} needs further inputs, which this version can't feed: {others}")
         most = rows_per_run(graph.bytes_per_row, memory)
         parts = [
-            self._sessions.run(graph, ["scores"], {name: cast(rows[chunk.images], dtype)})[0]
+            self._sessions.run(graph, ["scores"], {name: cast(rows[chunk.images], dtype)}, release)[0]
             for chunk in chunks(len(rows), 1, most)
         ]
         classes = self.bundle.scores.classes or 0

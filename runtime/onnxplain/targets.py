@@ -1,6 +1,6 @@
 """Which classes are explained: numbers and names become an int64 table [N, T]."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ def resolve(
     top = scores.argmax(axis=1)
     if targets is None or isinstance(targets, str | int | np.integer):
         per_image: list[Any] = [targets] * count
+    elif not isinstance(targets, Iterable):
+        raise ParameterError(f"target {targets!r} is no class number or name")
     else:
         per_image = list(targets)
         if len(per_image) != count:

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from toy_bundle import write_toy_bundle
 
 from onnxplain.bundle import read_bundle
 from onnxplain.errors import BundleError
+from toy_bundle import write_toy_bundle
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_the_description_is_read(folder):
 
 
 def test_a_missing_folder_says_how_to_make_one(tmp_path):
-    with pytest.raises(BundleError, match="does not exist.*onnxplain export"):
+    with pytest.raises(BundleError, match=r"does not exist.*onnxplain export"):
         read_bundle(tmp_path / "none")
 
 
@@ -42,7 +42,7 @@ def test_a_file_is_no_bundle(folder):
 
 
 def test_a_folder_without_description_is_no_bundle(tmp_path):
-    with pytest.raises(BundleError, match="no explainer.json"):
+    with pytest.raises(BundleError, match=r"no explainer\.json"):
         read_bundle(tmp_path)
 
 
@@ -112,7 +112,10 @@ def broken_parts(data):
     }
 
 
-@pytest.mark.parametrize("message", broken_parts({"graphs": {"gradient": 0}, "methods": {"gradient": {}}, "outputs": [{}]}))
+NOTHING = {"graphs": {"gradient": 0}, "methods": {"gradient": {}}, "outputs": [{}]}
+
+
+@pytest.mark.parametrize("message", broken_parts(NOTHING))
 def test_a_description_that_contradicts_itself_says_how(folder, message):
     change(folder, **broken_parts(described(folder))[message])
     with pytest.raises(BundleError, match=message):

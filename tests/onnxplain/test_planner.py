@@ -34,7 +34,15 @@ def test_runs_are_of_nearly_equal_size_so_that_memory_is_reused():
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("2GB", 2 * GB), ("500MB", 5 * 10**8), ("1.5 gb", 15 * 10**8), ("1000", 1000), (1000, 1000), (2e9, 2 * GB), ("3kB", 3000)],
+    [
+        ("2GB", 2 * GB),
+        ("500MB", 5 * 10**8),
+        ("1.5 gb", 15 * 10**8),
+        ("1000", 1000),
+        (1000, 1000),
+        (2e9, 2 * GB),
+        ("3kB", 3000),
+    ],
 )
 def test_memory_is_read_in_powers_of_ten(text, size):
     assert parse_memory(text) == size

@@ -1,8 +1,8 @@
 """Numpy kernels for the ONNX reference evaluator where its own spatial ones are wrong or missing.
 
 onnx 1.23's ConvTranspose fails with groups, its pools place the overhang of ceil_mode on both sides, its GlobalMaxPool
-and Pad fail on sequences and on negative pads, and GlobalLpPool is missing. These follow the standard at opset 20 and are
-checked against torch and onnxruntime in `test_vjp_spatial.py`.
+and Pad fail on sequences and on negative pads, and GlobalLpPool is missing. These follow the standard at opset 20 and
+are checked against torch and onnxruntime in `test_vjp_spatial.py`.
 """
 
 from itertools import product

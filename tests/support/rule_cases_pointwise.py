@@ -1,4 +1,7 @@
-"""Uses of every operator that isn't spatial, away from kinks and ties (`test_vjp.py` states what holds there)."""
+"""Uses of every operator that computes entry by entry, by sums or by products, away from kinks and ties.
+
+`test_vjp.py` states what holds there.
+"""
 
 import numpy as np
 import torch
@@ -70,13 +73,13 @@ ARITHMETIC = [
 CONDITION = np.arange(12).reshape(3, 4) % 3 == 0
 
 SELECTION = [
-    Case("Where", [CONDITION, BATCH, BATCH], wrt=(1, 2), torch=torch.where),
+    Case("Where", [CONDITION, BATCH, BATCH], wrt=(1, 2), batched=(), torch=torch.where),
     Case("Where", [CONDITION, BATCH, BATCH], wrt=(1, 2), fed=(0,), torch=torch.where, note="at run time"),
-    Case("Where", [CONDITION, BATCH, (4,)], wrt=(1, 2), torch=torch.where),
-    Case("Where", [CONDITION, (), BATCH], wrt=(1, 2), batched=(2,), torch=torch.where),
+    Case("Where", [CONDITION, BATCH, (4,)], wrt=(1, 2), fed=(0,), torch=torch.where),
+    Case("Where", [CONDITION, (), BATCH], wrt=(1, 2), fed=(0,), torch=torch.where),
     Case("Where", [CONDITION[:1], BATCH, np.array(-9.0)], wrt=(1,), torch=torch.where, note="mask"),
     Case("Clip", [BATCH, np.array(-0.5), np.array(1.0)], torch=lambda x, a, b: x.clamp(a, b)),
-    Case("Clip", [IMAGES, np.array(0.0), np.array(6.0)], torch=lambda x, a, b: F.relu6(x), low=-9, high=9),
+    Case("Clip", [IMAGES, np.array(0.0), np.array(6.0)], torch=lambda x, *_: F.relu6(x), low=-9, high=9),
     Case("Clip", [IMAGES, np.array(0.0), np.array(1.0)], torch=lambda x, a, b: x.clamp(a, b)),
     Case("Clip", [BATCH, np.array(0.25)], torch=lambda x, a: x.clamp(a), note="no maximum"),
     Case("Clip", [BATCH, None, np.array(0.25)], torch=lambda x, _, b: x.clamp(max=b), note="no minimum"),
@@ -144,11 +147,11 @@ ACTIVATIONS = [
 ]
 
 
-def gemm(a, b, c=0.0, alpha=1.0, beta=1.0, transA=0, transB=0):  # noqa: N803 (the attributes' names)
+def gemm(a, b, c=0.0, *, alpha=1.0, beta=1.0, transA=0, transB=0):  # noqa: N803 (the attributes' names)
     return alpha * (a.T if transA else a) @ (b.T if transB else b) + beta * c
 
 
-def product(x, y, transA, transB, bias):  # noqa: N803
+def product(x, y, bias, *, transA, transB):  # noqa: N803
     """A Gemm of 3×4 by 4×5 under every transposition."""
     shapes = [(4, 3) if transA else (3, 4), (5, 4) if transB else (4, 5), *bias]
     attributes = {"transA": transA, "transB": transB, "alpha": x, "beta": y}
@@ -159,9 +162,9 @@ def product(x, y, transA, transB, bias):  # noqa: N803
 
 
 LINEAR = [
-    *[product(0.5, 1.5, a, b, [(5,)]) for a in (0, 1) for b in (0, 1)],
-    *[product(1.0, 1.0, 0, 1, [bias]) for bias in ((3, 5), (1, 5), (3, 1), (), (1,))],
-    product(1.0, 1.0, 0, 0, []),
+    *[product(0.5, 1.5, [(5,)], transA=a, transB=b) for a in (0, 1) for b in (0, 1)],
+    *[product(1.0, 1.0, [bias], transA=0, transB=1) for bias in ((3, 5), (1, 5), (3, 1), (), (1,))],
+    product(1.0, 1.0, [], transA=0, transB=0),
     Case(
         "Gemm",
         [BATCH, np.arange(20.0).reshape(5, 4) / 9, np.arange(5.0)],
@@ -184,6 +187,25 @@ LINEAR = [
             (((4,), (2, 4, 5)), (1,)),
             (((2, 3, 4), (4,)), (0,)),
             (((2, 6, 3, 4), (4,)), (0,)),
+        ]
+    ],
+    *[
+        Case(
+            "Einsum",
+            list(shapes),
+            {"equation": equation},
+            (*range(len(shapes)),),
+            torch=lambda *t, e=equation: torch.einsum(e, *t),
+            note=equation,
+        )
+        for equation, *shapes in [
+            ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),
+            ("bij, jk -> bki", (2, 3, 4), (4, 5)),
+            ("bhid,bhjd", (2, 3, 4, 5), (2, 3, 6, 5)),
+            ("bij->bi", (2, 3, 4)),
+            ("bij->", (2, 3, 4)),
+            ("bij,bk->ik", (2, 3, 4), (2, 5)),
+            ("bi,bj,bk->bijk", (2, 3), (2, 4), (2, 5)),
         ]
     ],
     Case("MatMul", [(2, 3, 4), np.arange(20.0).reshape(4, 5) / 9], torch=torch.matmul, note="by a constant"),
@@ -236,7 +258,7 @@ SCALE, SHIFT = np.array([0.5, -1.5, 2.0]), np.array([0.1, 0.2, -0.3])
 MEAN, VARIANCE = np.array([0.3, -0.2, 0.1]), np.array([0.5, 1.5, 2.5])
 
 
-def batch_norm(x, s, b, m, v, eps=1e-5):
+def batch_norm(x, s, b, m, v, *, eps=1e-5):
     return F.batch_norm(x, m, v, s, b, False, 0.0, eps)
 
 
@@ -253,7 +275,7 @@ NORMALISATIONS = [
         "BatchNormalization",
         [IMAGES, SCALE, SHIFT, MEAN, VARIANCE],
         {"epsilon": 0.1},
-        torch=lambda *t: batch_norm(*t, 0.1),
+        torch=lambda *t: batch_norm(*t, eps=0.1),
         note="epsilon",
     ),
     Case(
@@ -317,127 +339,6 @@ NORMALISATIONS = [
     ],
 ]
 
-RESHAPES = [
-    Case("Reshape", [IMAGES, axes(-1, 60)]),
-    Case("Reshape", [IMAGES, axes(0, 0, -1)]),
-    Case("Reshape", [IMAGES, axes(-1, 4, 5)], note="batch merged"),
-    Case("Reshape", [IMAGES, axes(2, 60)], batched=()),
-    Case("Reshape", [IMAGES, axes(2, 60)], fed=(1,), batched=(), note="at run time"),
-    *[Case("Flatten", [IMAGES], {"axis": a}, note=f"axis {a}") for a in (1, 0, 2, -1, 4)],
-    Case("Flatten", [IMAGES], note="default"),
-    Case("Squeeze", [(3, 1, 4, 1), axes(1)], torch=lambda x, _: x.squeeze(1)),
-    Case("Squeeze", [(3, 1, 4, 1), axes(-1, 1)], torch=lambda x, _: x[:, 0, :, 0], note="two"),
-    Case("Squeeze", [(3, 1, 4, 1)], batched=(), torch=torch.squeeze, note="all"),
-    Case("Unsqueeze", [BATCH, axes(1)], torch=lambda x, _: x[:, None]),
-    Case("Unsqueeze", [BATCH, axes(-1, 0)], torch=lambda x, _: x[None, :, :, None], note="two"),
-    Case("Unsqueeze", [(), axes(0)], torch=lambda x, _: x[None], note="scalar"),
-    Case("Transpose", [IMAGES], torch=lambda x: x.permute(3, 2, 1, 0), note="default"),
-    Case("Transpose", [IMAGES], {"perm": [0, 2, 3, 1]}, torch=lambda x: x.permute(0, 2, 3, 1), note="to NHWC"),
-    Case("Transpose", [IMAGES], {"perm": [2, 0, 3, 1]}, torch=lambda x: x.permute(2, 0, 3, 1), note="cycle"),
-    Case("Expand", [(3, 1, 4), axes(1, 5, 1)], torch=lambda x, _: x.expand(3, 5, 4)),
-    Case("Expand", [(1, 4), axes(3, 4)], batched=(), torch=lambda x, _: x.expand(3, 4), note="batch axis"),
-    Case("Expand", [(4,), axes(2, 3, 4)], batched=(), torch=lambda x, _: x.expand(2, 3, 4), note="new axes"),
-    Case("Expand", [(3, 1, 4), axes(3, 5, 4)], fed=(1,), torch=lambda x, _: x.expand(3, 5, 4), note="at run time"),
-    Case("Expand", [(), axes(2, 3)], torch=lambda x, _: x.expand(2, 3), note="scalar"),
-    *[
-        Case("Tile", [shape, axes(*counts)], batched=batched, torch=lambda x, r: x.repeat(*r.tolist()))
-        for shape, counts, batched in (
-            ((3, 4), (1, 2), (0,)),
-            ((3, 4), (2, 3), (0,)),
-            (IMAGES, (1, 2, 1, 3), (0,)),
-            ((4,), (3,), ()),
-        )
-    ],
-]
-
-PIECES = [
-    Case("Concat", [(2, 3), (2, 4), (2, 1)], {"axis": 1}, (0, 1, 2), torch=lambda *t: torch.cat(t, 1)),
-    Case("Concat", [IMAGES, (2, 3, 4, 2)], {"axis": -1}, (0, 1), torch=lambda *t: torch.cat(t, -1), note="last axis"),
-    Case(
-        "Concat", [(2, 3), (4, 3)], {"axis": 0}, (0, 1), batched=(0,), torch=lambda *t: torch.cat(t), note="batch axis"
-    ),
-    Case(
-        "Concat", [BATCH, np.ones((3, 2))], {"axis": 1}, batched=(), torch=lambda *t: torch.cat(t, 1), note="a constant"
-    ),
-    Case("Concat", [BATCH], {"axis": 1}, torch=lambda x: x, note="one input"),
-    Case("Split", [(2, 6), axes(1, 3, 2)], {"axis": 1}, outputs=3, used=(0, 1, 2)),
-    Case("Split", [(2, 6), axes(1, 3, 2)], {"axis": -1}, outputs=3, used=(2,), note="one used"),
-    Case("Split", [(2, 6), axes(1, 3, 2)], {"axis": 1}, outputs=3, used=(0, 2), note="two used"),
-    Case("Split", [IMAGES], {"axis": 3, "num_outputs": 2}, outputs=2, used=(0, 1), note="uneven"),
-    Case("Split", [(4, 3)], {"num_outputs": 2}, outputs=2, used=(1,), batched=(), note="batch axis"),
-    Case("DepthToSpace", [(2, 8, 2, 3)], {"blocksize": 2}, note="DCR"),
-    Case(
-        "DepthToSpace",
-        [(2, 8, 2, 3)],
-        {"blocksize": 2, "mode": "CRD"},
-        torch=lambda x: F.pixel_shuffle(x, 2),
-        note="CRD",
-    ),
-    Case(
-        "DepthToSpace",
-        [(2, 9, 1, 2)],
-        {"blocksize": 3, "mode": "CRD"},
-        torch=lambda x: F.pixel_shuffle(x, 3),
-        note="CRD 3",
-    ),
-    Case("SpaceToDepth", [(2, 2, 4, 6)], {"blocksize": 2}),
-    Case("SpaceToDepth", [(2, 1, 3, 6)], {"blocksize": 3}),
-    *[
-        Case("Slice", [IMAGES, *map(np.array, given)], note=str(given))
-        for given in [
-            ([1], [3], [2]),
-            ([0], [2**63 - 1], [0]),
-            ([0, 1], [2**63 - 1, 2], [0, 3], [1, 1]),
-            ([0, 0, 1, 1], [2**31, 2, 4, 4]),
-            ([-3], [-1], [-1]),
-            ([0], [5], [3], [2]),
-            ([1], [99], [3], [3]),
-            ([-1], [-(2**62)], [3], [-1]),
-            ([4], [0], [3], [-2]),
-            ([-1, 1], [-99, 4], [1, 2], [-2, 2]),
-            ([3], [-6], [3], [-1]),
-        ]
-    ],
-    Case("Slice", [IMAGES, axes(1), axes(2), axes(0)], batched=(), note="batch axis"),
-]
-
-INDICES = [np.array(2), np.array(-1), np.array([0]), np.array([3, 1]), np.array([1, 2]), np.array([-1, 0, -1, 2])]
-
-INDEXING = [
-    *[
-        Case(
-            "Gather",
-            [(2, 4, 3), index],
-            {"axis": 1},
-            fed=fed,
-            torch=lambda x, i: x[:, i],
-            note=f"{index.tolist()} {len(fed)}",
-        )
-        for index in [*INDICES, np.array([[0, 3], [-3, 0]]), np.array([[0, 3], [2, 1]])]
-        for fed in ((), (1,))
-    ],
-    Case(
-        "Gather",
-        [(5, 3), np.array([[1, 4, 4], [0, 1, 0]])],
-        fed=(1,),
-        batched=(1,),
-        torch=lambda x, i: x[i],
-        note="table",
-    ),
-    Case("Gather", [(5, 3), np.array([[1, 4], [0, 2]])], batched=(), torch=lambda x, i: x[i], note="rows"),
-    Case("Gather", [(5,), np.array(3)], batched=(), torch=lambda x, i: x[i], note="of a vector"),
-    Case("Gather", [IMAGES, np.array([2, 2, 0])], {"axis": -2}, torch=lambda x, i: x[:, :, i], note="axis -2"),
-    Case(
-        "GatherElements",
-        [BATCH, np.array([[0, 0], [1, 3], [2, 2]])],
-        {"axis": 1},
-        fed=(1,),
-        torch=lambda x, i: x.gather(1, i),
-    ),
-    Case("GatherElements", [BATCH, np.array([[0, 2, 2, 1]])], torch=lambda x, i: x.gather(0, i), batched=()),
-    Case("GatherElements", [BATCH, np.array([[-1], [0], [-4]])], {"axis": 1}, note="negative"),
-]
-
 CASES: list[Case] = [
     *ARITHMETIC,
     *SELECTION,
@@ -445,7 +346,4 @@ CASES: list[Case] = [
     *LINEAR,
     *REDUCTIONS,
     *NORMALISATIONS,
-    *RESHAPES,
-    *PIECES,
-    *INDEXING,
 ]

@@ -1,10 +1,10 @@
-"""Uses of convolutions, pools, resampling and padding, away from ties (`test_vjp_spatial.py` states what holds there)."""
+"""Uses of convolutions, pools, resampling and padding, away from ties (`test_vjp_spatial.py` says what holds there)."""
 
 from itertools import product
 
 import numpy as np
-import torch
 import torch.nn.functional as F  # noqa: N812
+
 from rule_harness import Case
 
 

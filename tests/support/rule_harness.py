@@ -4,6 +4,7 @@ The oracle is ONNX's reference evaluator in float64: for a random cotangent u an
 equal the central difference of ⟨u, f(x + hv)⟩, extrapolated to h = 0.
 """
 
+import contextlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,9 +38,10 @@ class Case:
 
     `inputs` are arrays, shapes (filled with distinct values between `low` and `high`, none near 0) or None where an
     optional input is left out. Arrays are initializers unless their index is in `wrt` or in `fed`. `batched` are the
-    inputs whose first axis is the free batch axis: by default those of the batch size of the first of `wrt`. Of a node
-    with many `outputs`, those in `used` count. `torch` computes the same in torch. `tolerance` is relative; it must be
-    wider where attributes, which are float32, take part. The inputs in `typed` keep their type (Resize's float32 scales).
+    inputs whose first axis is the free batch axis: by default those of the rank and first axis of the widest of `wrt`.
+    Of a node with many `outputs`, those in `used` count. `torch` computes the same in torch. `tolerance` is relative,
+    and wider where attributes, which are float32, take part. The inputs in `typed` keep their type (Resize's float32
+    scales).
     """
 
     op_type: str
@@ -160,17 +162,18 @@ def gradient_model(
     RemoveUnusedNodesPass()(model)
     proto = ir.to_proto(model)
     if all(value.shape is not None for value in graph.inputs):  # the checker wants them
-        onnx.checker.check_model(proto, full_check=_takes(case.op_type, dtype))
+        try:
+            onnx.checker.check_model(proto, full_check=_takes(case.op_type, dtype))
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise AssertionError(f"{case}: the gradient's graph is invalid: {error}") from error
     return proto
 
 
 def _check(case: Case, rules: RuleTable) -> None:
     u = case_cotangent(case)
     found = {STATIC: gradients(case, rules, STATIC, u), FREE: gradients(case, rules, FREE, u)}
-    try:
+    with contextlib.suppress(NoGradientError):  # a rule may need to know shapes, and then says so
         found[UNKNOWN] = gradients(case, rules, UNKNOWN, u)
-    except NoGradientError:
-        pass  # a rule may need to know shapes, and then says so
     _compare_with_differences(case, u, found[STATIC])
     for form, others in found.items():
         for index, one, other in zip(case.wrt, found[STATIC], others, strict=True):
@@ -205,7 +208,7 @@ def _compare_with_differences(case: Case, u: np.ndarray, found: Sequence[np.ndar
 
 
 def _torch_gradients(case: Case, u: np.ndarray) -> list[np.ndarray]:
-    import torch  # noqa: PLC0415 (seconds to load; only where a case asks for it)
+    import torch  # seconds to load: only where a case asks for it
 
     tensors = [None if x is None else torch.tensor(x) for x in case.arrays()]
     leaves = [tensors[i].requires_grad_() for i in case.wrt]
@@ -227,8 +230,9 @@ def _shape(case: Case, index: int, form: str) -> list[int | str] | None:
         return None
     if form == STATIC or not shapes[index]:
         return list(shapes[index])
-    batch = shapes[case.wrt[0]][:1]
-    batched = [i for i in (*case.wrt, *case.fed) if shapes[i][:1] == batch] if case.batched is None else case.batched
+    widest = max((shapes[i] for i in case.wrt), key=len)
+    alike = [i for i in (*case.wrt, *case.fed) if len(shapes[i]) == len(widest) and shapes[i][:1] == widest[:1]]
+    batched = alike if case.batched is None else case.batched
     return ["N", *shapes[index][1:]] if index in batched else list(shapes[index])
 
 

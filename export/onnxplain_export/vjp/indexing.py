@@ -11,6 +11,8 @@ from onnxplain_export.emitter import Dim, Emitter, attribute, constant_of, ranke
 from onnxplain_export.vjp.registry import Cotangents, no_gradient, vjp
 
 no_gradient("NonMaxSuppression", "NonZero", "OneHot")
+# A tree picks one of its leaves: constant between the thresholds.
+no_gradient("ai.onnx.ml::TreeEnsemble", "ai.onnx.ml::TreeEnsembleClassifier", "ai.onnx.ml::TreeEnsembleRegressor")
 
 
 @vjp("Slice")
@@ -20,7 +22,8 @@ def slice_(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     for axis, start, end, step in _slice_arguments(node, len(shape)):
         size = shape[axis]
         if isinstance(size, int):
-            g = _put_back(op, g, _selected(size, start, end, step), shape, axis)
+            # Python and ONNX cut alike, except that ONNX moves a start before the first entry to that entry.
+            g = _put_back(op, g, np.arange(size)[max(start, -size) : end : step], shape, axis)
         elif (start, step) != (0, 1) or end < np.iinfo(np.int32).max:
             raise NoGradientError(f"Slice (node {node.name!r}) cuts axis {axis}, whose size is unknown")
     return [g, *[None] * (len(node.inputs) - 1)]
@@ -96,10 +99,3 @@ def _slice_arguments(node: ir.Node, rank: int) -> list[tuple[int, int, int, int]
     axes = [axis % rank for axis in rest[0]] if len(given) > 2 and given[2] is not None else range(len(starts))
     steps = rest[-1] if len(given) > 3 and given[3] is not None else [1] * len(starts)
     return list(zip(axes, starts, ends, steps, strict=True))
-
-
-def _selected(size: int, start: int, end: int, step: int) -> np.ndarray:
-    """The positions that a Slice of one axis reads; ONNX and Python agree except on an end before the first entry."""
-    if step < 0 and end < -size:
-        return np.arange(size)[start::step]
-    return np.arange(size)[start:end:step]

@@ -1,9 +1,10 @@
-"""Matrix products."""
+"""Products of matrices and tensors."""
 
 from typing import Any
 
 import onnx_ir as ir
 
+from onnxplain.errors import NoGradientError
 from onnxplain_export.emitter import Dim, Emitter, attribute, dims, ranked_dims
 from onnxplain_export.vjp.registry import Cotangents, vjp
 
@@ -57,3 +58,34 @@ def _transposed(op: Emitter, x: ir.Value | None, rank: int) -> ir.Value:
     """The matrices of `x` (a vector's one matrix) transposed."""
     rank = max(rank, 2)
     return op.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2])
+
+
+@vjp("Einsum")
+def einsum(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """Each operand gets the product of g and the other operands, summed over every index that isn't its own.
+
+    An index that only this operand has was summed away: a vector of ones spreads g along it.
+    """
+    terms, result = _subscripts(node)
+    answers = []
+    for i, (x, term) in enumerate(zip(node.inputs, terms, strict=True)):
+        operands = [g, *(other for j, other in enumerate(node.inputs) if j != i)]
+        letters = [result, *(other for j, other in enumerate(terms) if j != i)]
+        for axis, index in enumerate(term):
+            if index not in "".join(letters):
+                size = op.Shape(x, start=axis, end=axis + 1)
+                operands, letters = [*operands, op.Expand(1.0, size)], [*letters, index]
+        answers.append(op.Einsum(*operands, equation=f"{','.join(letters)}->{term}"))
+    return answers
+
+
+def _subscripts(node: ir.Node) -> tuple[list[str], str]:
+    """The operands' indices and the result's, which default to those that occur once, in alphabetical order."""
+    equation = str(attribute(node, "equation")).replace(" ", "")
+    left, arrow, result = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        result = "".join(sorted(index for index in set(left) - {","} if left.count(index) == 1))
+    if "." in equation or any(len(set(term)) < len(term) for term in terms):
+        raise NoGradientError(f"Einsum {equation!r} (node {node.name!r}): an ellipsis or a repeated index has no rule")
+    return terms, result

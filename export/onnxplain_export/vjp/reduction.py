@@ -66,9 +66,11 @@ def reduce_sum_square(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 
 @vjp("ReduceLogSumExp")
 def reduce_log_sum_exp(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
-    """d ln Σexp(x) = Σ exp(x - y) dx, y the result, so that nothing overflows."""
-    softmax = op.Exp(op.Sub(node.inputs[0], _restored(op, node, node.outputs[0])))
-    return _answers(node, op.Mul(softmax, _restored(op, node, g)))
+    """d ln Σexp(x) = Σ exp(x) dx / Σexp(x), with the largest x taken off first, so that nothing overflows."""
+    x, axes = node.inputs[0], _axes(node)
+    weights = op.Exp(op.Sub(x, op.ReduceMax(x, axes, keepdims=1)))
+    share = op.Div(_restored(op, node, g), op.ReduceSum(weights, axes, keepdims=1))
+    return _answers(node, op.Mul(weights, share))
 
 
 def _extreme(op: Emitter, node: ir.Node, g: ir.Value) -> Cotangents:

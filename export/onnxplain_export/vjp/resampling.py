@@ -73,7 +73,10 @@ def _interpolation_matrices(node: ir.Node) -> dict[int, np.ndarray]:
     if attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         raise NoGradientError(f"{name}: keep_aspect_ratio_policy has no derivative rule; write the sizes out")
     axes = [axis % len(x) for axis in attribute(node, "axes", range(len(x)))]
-    scales = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    scales = constant_of(given)
+    if given is not None and scales is None:
+        raise NoGradientError(f"{name}: the scales must be constants")
     attributes = {key: attribute(node, key, default) for key, default in RESIZE_ATTRIBUTES.items()}
     matrices = {}
     for index, axis in enumerate(axes):

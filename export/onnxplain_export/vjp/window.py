@@ -133,8 +133,8 @@ def lanes_of(node: ir.Node) -> list[Lane]:
     if any(isinstance(axis, int) and axis != count for axis, count in zip(known[2:], counts, strict=True)):
         # onnx 1.23 counts a last window that ceil_mode lets start inside the end pad; onnxruntime 1.31 and torch don't.
         raise NoGradientError(
-            f"{node.op_type} (node {node.name!r}): onnxruntime computes {counts} windows where the model says {known[2:]}; "
-            "replace ceil_mode by larger pads at the end"
+            f"{node.op_type} (node {node.name!r}): onnxruntime computes {counts} windows where the model says "
+            f"{known[2:]}; replace ceil_mode by larger pads at the end"
         )
     return lanes
 

@@ -103,7 +103,7 @@ def _measured(entry: Any) -> str:
 def _try_picture(bundle: Bundle, picture: str, output: Path) -> None:
     """Writes what the network sees and prints what it says, under the bundle's preprocessing and under each preset."""
     if not bundle.steps:
-        raise ParameterError(f"{bundle.path} has no preprocessing for pictures; export it with --preset")
+        raise ParameterError(f"{bundle.path} has no preprocessing for pictures; export it with --preprocessing PRESET")
     explainer = Explainer(bundle.path, device="cpu", verify=False)
     pixels = read_picture(picture, is_upright(bundle.steps))
     own = prepare(pixels, bundle.steps)

@@ -1,0 +1,91 @@
+import cv2
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from onnxplain import Explainer, ParameterError
+from onnxplain.heatmap import heatmap, overlay
+from toy_bundle import write_toy_bundle
+
+
+@pytest.fixture(scope="module")
+def explainer(tmp_path_factory):
+    return Explainer(write_toy_bundle(tmp_path_factory.mktemp("toy") / "toy.explain"), device="cpu")
+
+
+@pytest.fixture
+def pictures():
+    return list(np.random.default_rng(4).integers(0, 256, (3, 20, 31, 3), np.uint8))
+
+
+def test_the_heatmap_is_that_of_the_attribution(explainer, pictures):
+    result = explainer.explain(pictures)
+    assert_array_equal(result.heatmap(), heatmap(result.attribution, "NCHW"))
+    assert result.heatmap().shape == (3, 8, 8)
+
+
+def test_the_overlay_is_on_the_picture_that_the_network_saw(explainer, pictures):
+    result = explainer.explain(pictures)
+    drawn = result.overlay()
+    assert drawn.shape == (3, 8, 8, 3)
+    assert_array_equal(drawn[1], overlay(result.images[1].seen, result.heatmap()[1]))
+
+
+def test_the_overlay_on_the_original_has_its_size_for_arrays_and_files(explainer, pictures, tmp_path):
+    file = tmp_path / "a.png"
+    cv2.imwrite(str(file), pictures[0][..., ::-1])
+    result = explainer.explain([file, pictures[0], np.zeros((5, 9, 3), np.uint8)])
+    from_file, from_array, small = result.overlay(original=True)
+    assert from_file.shape == (20, 31, 3)
+    assert_array_equal(from_file, from_array)
+    assert small.shape == (5, 9, 3)
+
+
+def test_several_targets_give_the_drawings_an_axis(explainer, pictures):
+    result = explainer.explain(pictures, targets=[[0, 1]] * 3)
+    assert result.heatmap().shape == (3, 2, 8, 8)
+    assert result.overlay().shape == (3, 2, 8, 8, 3)
+    assert result.overlay(original=True)[0].shape == (2, 20, 31, 3)
+
+
+def test_float_rows_are_drawn_on_the_picture_that_they_stand_for(explainer, pictures):
+    seen = explainer.explain(pictures)
+    rows = np.concatenate([image.row for image in seen.images])
+    assert_array_equal(explainer.explain(rows).overlay(), seen.overlay())
+
+
+def test_without_preprocessing_there_is_no_picture_to_draw_on(tmp_path):
+    explainer = Explainer(write_toy_bundle(tmp_path, preprocessing=None), device="cpu")
+    result = explainer.explain(np.random.default_rng(0).normal(size=(2, 3, 8, 8)))
+    with pytest.raises(ParameterError, match="without preprocessing"):
+        result.overlay()
+    assert result.heatmap().shape == (2, 8, 8)
+    assert result._repr_png_().startswith(b"\x89PNG")
+
+
+def test_an_index_takes_out_one_image_with_all_that_belongs_to_it(explainer, pictures):
+    result = explainer.explain(pictures, targets=[3, 1, 2])
+    one = result[1]
+    assert_array_equal(one.attribution, result.attribution[1:2])
+    assert one.targets.tolist() == [1]
+    assert one.labels == ("dog",)
+    assert one.images[0] is result.images[1]
+    assert one.provenance["pictures"] == result.provenance["pictures"][1:2]
+    assert_array_equal(result[-1].scores, result.scores[2:])
+    with pytest.raises(IndexError):
+        result[3]
+
+
+def test_a_notebook_shows_each_image_with_its_maps_in_a_line(explainer, pictures):
+    result = explainer.explain(pictures, targets=[[0, 1]] * 3)
+    shown = cv2.imdecode(np.frombuffer(result._repr_png_(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert shown.shape == (3 * 8, 3 * 8, 3)
+    assert_array_equal(shown[8:16, :8], result.images[1].seen)
+    assert_array_equal(shown[8:16, 16:], result.overlay()[1, 1])
+
+
+def test_a_result_can_not_be_changed_by_assignment(explainer, pictures):
+    result = explainer.explain(pictures)
+    with pytest.raises(AttributeError):
+        result.method = "other"
+    assert_allclose(result.probabilities.sum(axis=1), 1, rtol=1e-5)

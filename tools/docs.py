@@ -1,0 +1,117 @@
+"""Writes the tables in README.md that come from the code: `python tools/docs.py`; `--check` fails where they drifted.
+
+A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from onnxplain.preprocessing import PRESETS
+from onnxplain_export.methods import METHODS
+from onnxplain_export.vjp import NO_GRADIENT, STANDARD
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+
+FAMILIES = {
+    "elementwise": "arithmetic and pointwise",
+    "activation": "activations",
+    "linear": "linear algebra",
+    "convolution": "convolutions",
+    "pooling": "pooling",
+    "resampling": "resizing and padding",
+    "normalization": "normalisation",
+    "reduction": "reductions",
+    "shape": "shapes",
+    "indexing": "indexing",
+}
+
+
+def methods() -> Iterator[str]:
+    """The explainers with their defaults."""
+    yield "| method | steps | explains | parameters |"
+    yield "|---|---|---|---|"
+    for name, entry in METHODS.items():
+        parameters = ", ".join(f"`{key}={value['default']}`" for key, value in entry["parameters"].items())
+        yield f"| `{name}` | {STEPS[entry['plan']]} | {entry['explains']} | {parameters or '–'} |"
+
+
+STEPS = {
+    "single": "the image itself",
+    "draws": "one a noisy copy",
+    "points": "one a point of the path",
+    "draws_points": "one a point, for each noisy copy",
+    "windows": "one a window",
+}
+
+
+def operators() -> Iterator[str]:
+    """The operators with a derivative rule, by the file that holds it."""
+    found = defaultdict(list)
+    for name, rule in STANDARD.items():
+        found[rule.function.__module__.rsplit(".", 1)[-1]].append(name)
+    yield f"{len(STANDARD)} operators have a derivative rule, {len(NO_GRADIENT)} are registered as having no gradient."
+    yield ""
+    yield "| family | operators |"
+    yield "|---|---|"
+    for family in sorted(found, key=list(FAMILIES).index):
+        yield f"| [{FAMILIES[family]}](export/onnxplain_export/vjp/{family}.py) | {', '.join(sorted(found[family]))} |"
+
+
+def presets() -> Iterator[str]:
+    """The names of the preprocessing presets."""
+    yield ", ".join(f"`{name}`" for name in PRESETS)
+
+
+def accuracies() -> Iterator[str]:
+    """How often the shipped networks are right."""
+    measured = json.loads((ROOT / "models" / "accuracy.json").read_text("utf-8"))
+    kinds = list(next(iter(measured.values())))
+    yield f"| network | {' | '.join(kinds)} |"
+    yield "|---" * (1 + len(kinds)) + "|"
+    for network, values in measured.items():
+        yield f"| `{network}` | {' | '.join(f'{values[kind]:.1%}' for kind in kinds)} |"
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    "methods": methods,
+    "operators": operators,
+    "presets": presets,
+    "accuracies": accuracies,
+}
+
+
+def main() -> int:
+    """Writes, or with --check compares."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a table isn't current")
+    arguments = parser.parse_args()
+    before = README.read_text("utf-8")
+    after = before
+    for name, lines in TABLES.items():
+        after = replaced(after, name, "\n".join(lines()))
+    if before == after:
+        return 0
+    if arguments.check:
+        print("README.md: its tables aren't what the code says; run: python tools/docs.py", file=sys.stderr)
+        return 1
+    README.write_text(after, "utf-8")
+    return 0
+
+
+def replaced(document: str, name: str, table: str) -> str:
+    """The document with a table put between its markers."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(document):
+        sys.exit(f"README.md has no markers for {name!r}")
+    return pattern.sub(lambda _: f"{begin}\n{table}\n{end}", document)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
