@@ -1,4 +1,4 @@
-"""Exports the shipped networks, explains the shipped pictures, and measures how much of each map lies on digit and patch."""
+"""Exports the shipped networks, explains the shipped pictures, and measures where on the pictures the maps lie."""
 
 import argparse
 import csv

@@ -115,7 +115,7 @@ def _three_channels(name: str, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _prepared(name: str, sha256: str, pixels: NDArray[np.uint8], bundle: Bundle, path: Path | None = None) -> Image:
     if not bundle.steps:
         raise PictureError(
-            f"{name}: the bundle has no preprocessing for pictures; give float arrays, or export it with --preprocessing"
+            f"{name}: no preprocessing in the bundle; give float arrays, or export it with --preprocessing"
         )
     prepared = prepare(pixels, bundle.steps)
     row = prepared.rows[None]
