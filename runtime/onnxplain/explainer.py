@@ -13,12 +13,12 @@ from onnxplain.activations import activate
 from onnxplain.bundle import EXPLAINS, Bundle, Graph, Method, read_bundle
 from onnxplain.errors import BundleError, ModelError, ParameterError, PictureError, unknown
 from onnxplain.fills import fill_values
-from onnxplain.images import Image, image_size, listed, read_images, stack
+from onnxplain.images import SPATIAL, Image, image_size, listed, read_images, stack
 from onnxplain.parameters import check_parameters
-from onnxplain.planner import Chunk, chunks, parse_memory, rows_per_run
+from onnxplain.planner import MOST_ROWS, MOST_ROWS_ACCELERATED, Chunk, chunks, rows_per_run
 from onnxplain.plans import Steps, find_plan
 from onnxplain.progress import Progress, progress_bar
-from onnxplain.providers import Provider, choose, name_of
+from onnxplain.providers import CPU, Provider, choose, name_of
 from onnxplain.result import Result, provenance
 from onnxplain.sessions import Sessions, cast
 from onnxplain.summing import Feed, attribute, find_finish
@@ -37,6 +37,7 @@ class _Request:
     parameters: Mapping[str, Any]
     explains: str
     memory: float | str | None
+    top: int | None
 
 
 class Explainer:
@@ -78,19 +79,21 @@ class Explainer:
         memory: float | str | None = None,
         progress: bool = False,
         score: str | None = None,
+        top: int | None = None,
         **parameters: Any,
     ) -> Result:
         """The maps of `images`: paths, uint8 pictures [H, W, 3] or float arrays in the network's shape; one or many.
 
         `targets`: None for each image's top class, a class number or name, a list with one per image, or a list of
-        lists for several per image. `memory` ("2GB", "500MB", bytes) bounds what one run adds to the loaded network.
+        lists for several per image; `top=3` each image's three best classes. `memory` ("2GB", "500MB", bytes) bounds
+        what one run adds to the loaded network.
         `score` chooses "logits" or "probabilities" for perturbation methods. The method's own parameters follow by
         name. Raises ParameterError and PictureError for input that can't be used, ModelError where the network
         answers with NaN.
         """
-        request = self._request(method, memory, score, parameters)
+        request = self._request(method, memory, score, parameters, top)
         batch = read_images(images, self.bundle)
-        with progress_bar(progress, "images", len(batch)) as bar:
+        with progress_bar(progress, method, len(batch)) as bar:
             return self._explain(batch, targets, request, bar)
 
     def stream(
@@ -102,6 +105,7 @@ class Explainer:
         memory: float | str | None = None,
         progress: bool = False,
         score: str | None = None,
+        top: int | None = None,
         on_error: OnError | None = None,
         **parameters: Any,
     ) -> Iterator[Result]:
@@ -110,11 +114,11 @@ class Explainer:
         Takes what explain takes, but one target (or list of them) holds for all images. A picture that can't be read
         is handed to `on_error` with its name and skipped; without `on_error` it raises PictureError.
         """
-        request = self._request(method, memory, score, parameters)
+        request = self._request(method, memory, score, parameters, top)
         size = len(images) if isinstance(images, Sequence | np.ndarray) and not _is_one(images) else None
         entries = listed(images, self.bundle.image) if _is_one(images) else images
         groups = _groups(entries, self._images_per_run(request))
-        return self._stream(groups, targets, request, on_error, progress_bar(progress, "images", size))
+        return self._stream(groups, targets, request, on_error, progress_bar(progress, method, size))
 
     def _stream(
         self,
@@ -151,7 +155,7 @@ class Explainer:
         resolved, several = resolve(targets, self._scores(batch, None), self.bundle.scores.labels)
         graph = self.bundle.graphs["gradient"]
         feeds = {"image": Feed(batch, per_image=True), "target": Feed(resolved, per_image=True)}
-        plan = list(chunks(len(batch), 1, rows_per_run(graph.bytes_per_row, None, resolved.shape[1])))
+        plan = list(chunks(len(batch), 1, self._rows_per_run(graph, None, resolved.shape[1])))
         maps = np.empty((*resolved.shape, *batch.shape[1:]), np.float32)
         for chunk, part in attribute(self._sessions, graph, feeds, plan, find_finish("mean")):
             maps[chunk.images] = part
@@ -159,11 +163,11 @@ class Explainer:
         return maps if several else maps[:, 0]
 
     def _request(
-        self, method: str, memory: float | str | None, score: str | None, given: Mapping[str, Any]
+        self, method: str, memory: float | str | None, score: str | None, given: Mapping[str, Any], top: int | None
     ) -> _Request:
         """Everything about a call that can be checked before a picture is read."""
-        if method not in self.bundle.methods:
-            raise ParameterError(unknown("method", str(method), self.bundle.methods) + _not_exported(method))
+        if not isinstance(method, str) or method not in self.bundle.methods:
+            raise ParameterError(unknown("method", str(method), self.bundle.methods))
         chosen = self.bundle.methods[method]
         graph = self.bundle.graphs[chosen.graph]
         if score is not None and score not in EXPLAINS:
@@ -171,8 +175,12 @@ class Explainer:
         if score is not None and not graph.takes("activated"):
             raise ParameterError(f"score= is for perturbation methods; {method} explains the {chosen.explains}")
         if memory is not None:
-            rows_per_run(graph.bytes_per_row, parse_memory(memory))
-        return _Request(chosen, check_parameters(chosen, given), score or chosen.explains, memory)
+            self._rows_per_run(graph, memory)
+        return _Request(chosen, check_parameters(chosen, given), score or chosen.explains, memory, top)
+
+    def _rows_per_run(self, graph: Graph, memory: float | str | None, targets: int = 1) -> int:
+        most = MOST_ROWS if name_of(self.providers[0]) == CPU else MOST_ROWS_ACCELERATED
+        return rows_per_run(graph.bytes_per_row, memory, targets, most)
 
     def _images_per_run(self, request: _Request) -> int:
         """How many images fill one run of a method, so that a stream reads no more than it needs at once."""
@@ -180,7 +188,7 @@ class Explainer:
         plan = find_plan(request.method.plan)
         graph = self.bundle.graphs[request.method.graph]
         steps = 1 if not plan.columns else len(plan.rule(request.parameters, max(height, 1), max(width, 1)))
-        return max(1, rows_per_run(graph.bytes_per_row, request.memory) // steps)
+        return max(1, self._rows_per_run(graph, request.memory) // steps)
 
     def _explain(self, batch: Sequence[Image], targets: Any, request: _Request, bar: Progress) -> Result:
         rows = stack(batch, self.bundle.image)
@@ -188,7 +196,7 @@ class Explainer:
         scores = self._scores(rows, request.memory, release=self._sessions.changes_to(graph, len(rows)))
         probabilities = activate(scores, self.bundle.scores.activation)
         _check_finite(scores, batch, "scores")
-        resolved, several = resolve(targets, scores, self.bundle.scores.labels)
+        resolved, several = resolve(targets, scores, self.bundle.scores.labels, request.top)
         explained = probabilities if request.explains == "probabilities" else scores
         maps = self._maps(rows, resolved, explained, request, bar)
         _check_finite(maps, batch, "map")
@@ -219,7 +227,7 @@ class Explainer:
         if len(graph.inputs) > 1:
             others = ", ".join(entry.name for entry in graph.inputs if entry.role != "image")
             raise BundleError(f"{graph.file} needs further inputs, which this version can't feed: {others}")
-        most = rows_per_run(graph.bytes_per_row, memory)
+        most = self._rows_per_run(graph, memory)
         parts = [
             self._sessions.run(graph, ["scores"], {name: cast(rows[chunk.images], dtype)}, release)[0]
             for chunk in chunks(len(rows), 1, most)
@@ -234,7 +242,7 @@ class Explainer:
         graph = self.bundle.graphs[request.method.graph]
         steps = self._steps(request, graph, rows)
         feeds = self._feeds(rows, resolved, explained, steps, request)
-        per_run = rows_per_run(graph.bytes_per_row, request.memory, resolved.shape[1])
+        per_run = self._rows_per_run(graph, request.memory, resolved.shape[1])
         plan = list(chunks(len(rows), len(steps), per_run))
         finish = find_finish(request.method.finish)
         maps: Array | None = None
@@ -278,7 +286,7 @@ class Explainer:
 
 
 def _declared_size(bundle: Bundle) -> tuple[int | str, int | str]:
-    axes = {"NCHW": (2, 3), "NHWC": (1, 2)}.get(bundle.image.layout or "")
+    axes = SPATIAL.get(bundle.image.layout or "")
     return (bundle.image.shape[axes[0]], bundle.image.shape[axes[1]]) if axes else (0, 0)
 
 
@@ -298,10 +306,6 @@ def _check_finite(values: Array, batch: Sequence[Image], what: str) -> None:
             raise ModelError(
                 f"the network's {what} for {image.name} contains NaN or infinity: its numbers overflow there"
             )
-
-
-def _not_exported(method: str) -> str:
-    return "" if method != "gradient" else " (method= chooses one; the bundle was exported without gradient)"
 
 
 def _is_one(images: Any) -> bool:

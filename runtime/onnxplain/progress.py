@@ -22,13 +22,13 @@ class Progress:
 
 
 @contextmanager
-def progress_bar(wanted: bool, unit: str, total: int | None) -> Iterator[Progress]:
-    """A Progress over `total` units; silent unless wanted, on a terminal, and past two seconds."""
+def progress_bar(wanted: bool, method: str, total: int | None) -> Iterator[Progress]:
+    """A Progress over `total` images; silent unless wanted, on a terminal, and past two seconds."""
     if not wanted:
         yield Progress()
         return
     from tqdm import tqdm  # importing the engine loads numpy and onnxruntime alone
 
     # disable=None: tqdm asks whether stderr is a terminal.
-    with tqdm(total=total, unit=f" {unit}", disable=None, delay=SECONDS_BEFORE_SHOWING, leave=False) as bar:
+    with tqdm(total=total, desc=method, unit="image", disable=None, delay=SECONDS_BEFORE_SHOWING, leave=False) as bar:
         yield Progress(None if bar.disable else bar)

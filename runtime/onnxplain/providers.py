@@ -7,6 +7,7 @@ with the log silenced.
 
 import contextlib
 import ctypes
+import functools
 import io
 import logging
 from collections.abc import Sequence
@@ -91,6 +92,7 @@ def has_driver() -> bool:
     return False
 
 
+@functools.cache
 def _try_cuda() -> str:
     """The provider that a one-node model asked onto CUDA really got, found without a line on the terminal."""
     onnxruntime.set_default_logger_severity(4)

@@ -10,14 +10,17 @@ from onnxplain.errors import ParameterError, unknown
 
 
 def resolve(
-    targets: Any, scores: NDArray[np.floating[Any]], labels: Sequence[str] | None
+    targets: Any, scores: NDArray[np.floating[Any]], labels: Sequence[str] | None, best: int | None = None
 ) -> tuple[NDArray[np.int64], bool]:
     """Classes [N, T] for scores [N, classes], and whether several per image were asked for (maps keep a target axis).
 
     None is each image's top class; one number or name holds for all images; a list has an entry for each image; a
-    list of lists has several for each. ParameterError for a name or number that the network doesn't have.
+    list of lists has several for each. With `best`, that many classes of the highest scores of each image.
+    ParameterError for a name or number that the network doesn't have.
     """
     count, classes = scores.shape
+    if best is not None:
+        return _best(best, targets, scores), True
     top = scores.argmax(axis=1)
     if targets is None or isinstance(targets, str | int | np.integer):
         per_image: list[Any] = [targets] * count
@@ -37,6 +40,14 @@ def resolve(
         for i, row in enumerate(rows)
     ]
     return np.array(table, np.int64).reshape(count, -1 if count else 1), several
+
+
+def _best(best: int, targets: Any, scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    if targets is not None:
+        raise ParameterError("top= and targets= both say what is explained; give one of them")
+    if isinstance(best, bool) or not isinstance(best, int | np.integer) or not 1 <= best <= scores.shape[1]:
+        raise ParameterError(f"top={best!r} must be a whole number from 1 to {scores.shape[1]}, the number of classes")
+    return np.argsort(-scores, axis=1, kind="stable")[:, :best].astype(np.int64)
 
 
 def class_of(target: Any, classes: int, labels: Sequence[str] | None) -> int:

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import sys
@@ -148,8 +149,9 @@ def test_pictures_of_one_name_get_files_of_their_own(bundle, folder):
         (["--target", "4"], "target 4 is out of range"),
         (["--target", "-1"], "target -1 is out of range"),
         (["--memory", "2 GiB"], "is no amount of memory"),
-        (["--top", "0"], "must be at least 1"),
+        (["--top", "0"], "must be a whole number from 1 to 4"),
         (["--threads", "0"], "threads=0"),
+        (["--score", "logits"], "--score is for perturbation methods, not for gradient"),
     ],
 )
 def test_a_wrong_argument_is_one_line_and_leaves_nothing(bundle, capsys, arguments, message):
@@ -288,6 +290,19 @@ def test_help_and_version_need_no_bundle(arguments, capsys):
         main(arguments)
     assert stopped.value.code == 0
     assert "onnxplain" in capsys.readouterr().out
+
+
+def test_a_progress_bar_on_a_terminal(bundle, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr("onnxplain.progress.SECONDS_BEFORE_SHOWING", 0)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    assert onnxplain("explain", bundle, "pictures", "--method", "occlusion", "-o", "out") == 0
+    assert "occlusion:" in sys.stderr.getvalue()
+    assert "2 of 2" not in sys.stderr.getvalue()
 
 
 def test_no_progress_bar_where_stderr_is_no_terminal(bundle, capsys, monkeypatch):

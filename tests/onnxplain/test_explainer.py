@@ -136,8 +136,10 @@ def test_a_pixel_that_no_window_touches_gets_zero(explainer, rows):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("rows_per_run", [1, 2, 3, 7, 23])
-def test_any_split_of_images_and_steps_gives_the_same_map(explainer, rows, method, rows_per_run):
-    whole = explainer.explain(rows, method, targets=[[0, 2]] * 5)
+def test_any_split_of_images_and_steps_gives_the_map_of_one_run(explainer, rows, method, rows_per_run, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("onnxplain.explainer.MOST_ROWS", 10**6)
+        whole = explainer.explain(rows, method, targets=[[0, 2]] * 5)
     split = explainer.explain(rows, method, targets=[[0, 2]] * 5, memory=1000 * 2 * rows_per_run)
     assert relative(split.attribution, whole.attribution) < 1e-5
 
@@ -495,3 +497,22 @@ def test_provenance_says_how_a_map_was_made_as_plain_data(explainer, folder, pic
 def test_an_array_parameter_is_recorded_by_its_hash(explainer, rows):
     result = explainer.explain(rows, "integrated_gradients", baseline=np.zeros((3, 8, 8)))
     assert json.loads(json.dumps(result.provenance))["parameters"]["baseline"]["shape"] == [3, 8, 8]
+
+
+def test_top_explains_each_images_best_classes(explainer, rows):
+    result = explainer.explain(rows, top=2)
+    best = np.argsort(-result.scores, axis=1)[:, :2]
+    np.testing.assert_array_equal(result.targets, best)
+    named = explainer.explain(rows, targets=best.tolist())
+    np.testing.assert_array_equal(result.attribution, named.attribution)
+
+
+@pytest.mark.parametrize("wrong", [0, 5, True, 1.5])
+def test_a_wrong_top_is_refused(explainer, rows, wrong):
+    with pytest.raises(ParameterError, match="top="):
+        explainer.explain(rows, top=wrong)
+
+
+def test_top_and_targets_exclude_each_other(explainer, rows):
+    with pytest.raises(ParameterError, match="give one of them"):
+        explainer.explain(rows, targets=1, top=2)

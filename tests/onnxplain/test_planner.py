@@ -56,7 +56,7 @@ def test_what_is_no_amount_of_memory_is_an_error(text):
 
 def test_memory_bounds_the_rows_of_a_run():
     assert rows_per_run(10**8, "1GB") == 10
-    assert rows_per_run(10**8, "1GB", targets=5) == 2
+    assert rows_per_run(10**8, "1GB", targets=3) == 3
 
 
 def test_memory_for_less_than_one_row_is_an_error_that_says_what_is_needed():
@@ -67,6 +67,7 @@ def test_memory_for_less_than_one_row_is_an_error_that_says_what_is_needed():
 def test_more_rows_than_help_are_never_taken():
     assert rows_per_run(1, None) == MOST_ROWS
     assert rows_per_run(1, "100GB") == MOST_ROWS
+    assert rows_per_run(1, "100GB", targets=5, most=64) == 12
 
 
 def test_without_memory_a_share_of_what_is_free_is_used_and_at_least_one_row(monkeypatch):

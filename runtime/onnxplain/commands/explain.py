@@ -26,6 +26,8 @@ from onnxplain.result import Result
 
 # A report is for looking at; one of more pictures would take long to open. The files hold them all.
 MOST_REPORTED = 100
+# Predictions that the index and the report list, at least.
+LISTED = 3
 
 DESCRIPTION = """Explain what a network sees in pictures. The parameters of a method, such as --samples 100, are those
 that `onnxplain info BUNDLE` lists."""
@@ -45,7 +47,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         add("pictures", metavar="PICTURES", nargs="+", help="picture files, folders, or patterns"),
         add("--method", default="gradient", metavar="A,B", help="one or more methods of the bundle, or all"),
         add("--target", action="append", metavar="CLASS", help="class name, number, or top (default); repeatable"),
-        add("--top", type=int, default=3, metavar="N", help="how many predictions to list (default 3)"),
+        add("--top", type=int, metavar="N", help="explain each picture's N best classes"),
         add("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter, as --NAME VALUE"),
         add("--score", choices=EXPLAINS, help="what perturbation methods explain"),
         add("--memory", metavar="SIZE", help="bound on what a run adds to memory, as 2GB or 500MB"),
@@ -90,45 +92,78 @@ class _Reported:
     maps: list[ReportMap] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Outcome:
+    """What has come of the pictures so far: lines of the index, pictures of the report, errors by picture."""
+
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    reported: dict[str, _Reported] = field(default_factory=dict)
+    bad: dict[str, str] = field(default_factory=dict)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Explains the pictures; 1 if some could not be read."""
-    if arguments.top < 1:
-        raise ParameterError(f"--top {arguments.top} must be at least 1")
+    if arguments.top is not None and arguments.target:
+        raise ParameterError("--top and --target both say what is explained; give one of them")
     explainer = Explainer(arguments.bundle, arguments.device, threads=arguments.threads, verify=not arguments.no_verify)
     methods = _methods(arguments.method, explainer.bundle)
     settings = _settings(explainer.bundle, methods, [*map(_pair, arguments.set), *arguments.parameters])
+    if arguments.score and not any(_takes_score(explainer.bundle, method) for method in methods):
+        raise ParameterError(f"--score is for perturbation methods, not for {', '.join(methods)}")
     pictures = find_pictures(arguments.pictures)
-    names = dict(zip(map(str, pictures), _file_names(pictures), strict=True))
-    bad: dict[str, str] = {}
+    outcome = _Outcome()
     with output_folder(arguments.output, arguments.overwrite) as folder:
-        reported: dict[str, _Reported] = {}
-        lines = []
         for method in methods:
-            for result in _results(explainer, pictures, method, settings[method], arguments=arguments, bad=bad):
-                picture = result.images[0].name
-                files = _write_files(folder, names[picture], result, arguments.original)
-                predictions = top_classes(result.scores[0], result.probabilities[0], _labels(explainer), arguments.top)
-                lines.append(_index_line(result, predictions, files))
-                _note_for_report(reported, picture, result, predictions)
-        if len(bad) == len(pictures):
-            _report_bad(bad)
+            _explain_all(explainer, pictures, method, settings[method], arguments, folder, outcome)
+        if len(outcome.bad) == len(pictures):
+            _report_bad(outcome)
             raise PictureError(f"none of the {len(pictures)} pictures could be read; nothing was written")
-        lines += [{"picture": picture, "error": error} for picture, error in bad.items()]
+        lines = [*outcome.lines, *({"picture": name, "error": error} for name, error in outcome.bad.items())]
         index = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_bytes(folder / INDEX, index.encode("utf-8", "backslashreplace"))
-        made = lines[0]["provenance"]
-        _write_report(folder / REPORT, explainer.bundle, reported, total=len(pictures), bad=bad, provenance=made)
-    _report_bad(bad)
-    print(f"{len(pictures) - len(bad)} of {len(pictures)} pictures explained; see {arguments.output / REPORT}")
-    return 1 if bad else 0
+        _write_report(folder / REPORT, explainer.bundle, outcome, len(pictures))
+    _report_bad(outcome)
+    done = len(pictures) - len(outcome.bad)
+    print(f"{done} of {len(pictures)} pictures explained; see {arguments.output / REPORT}")
+    return 1 if outcome.bad else 0
 
 
-def _labels(explainer: Explainer) -> Sequence[str] | None:
-    return explainer.bundle.scores.labels
+def _explain_all(
+    explainer: Explainer,
+    pictures: Sequence[Path],
+    method: str,
+    settings: Mapping[str, Any],
+    arguments: argparse.Namespace,
+    folder: Path,
+    outcome: _Outcome,
+) -> None:
+    """Writes one method's files for every picture. Method by method, since few graphs stay open at a time."""
+    names = dict(zip(map(str, pictures), _file_names(pictures), strict=True))
+    results = explainer.stream(
+        [picture for picture in pictures if str(picture) not in outcome.bad],
+        method,
+        _targets(arguments.target),
+        memory=arguments.memory,
+        progress=True,
+        score=arguments.score if _takes_score(explainer.bundle, method) else None,
+        top=arguments.top,
+        on_error=lambda name, error: outcome.bad.update({name: str(error)}),
+        **settings,
+    )
+    labels = explainer.bundle.scores.labels
+    for result in results:
+        files = _write_files(folder, names[result.images[0].name], result, arguments.original)
+        predictions = top_classes(result.scores[0], result.probabilities[0], labels, max(LISTED, arguments.top or 0))
+        outcome.lines.append(_index_line(result, predictions, files))
+        _note_for_report(outcome.reported, result, predictions)
 
 
-def _report_bad(bad: Mapping[str, str]) -> None:
-    for error in bad.values():
+def _takes_score(bundle: Bundle, method: str) -> bool:
+    return bundle.graphs[bundle.methods[method].graph].takes("activated")
+
+
+def _report_bad(outcome: _Outcome) -> None:
+    for error in outcome.bad.values():
         say(error)
 
 
@@ -169,28 +204,6 @@ def _no_owner(bundle: Bundle, methods: Sequence[str], name: str) -> str:
     options = {option.lstrip("-") for action in actions for option in action.option_strings}
     known = options.union(*(entry.parameters for entry in bundle.methods.values())) - {"o"}
     return unknown(f"option or parameter of {', '.join(methods)}", name, known)
-
-
-def _results(
-    explainer: Explainer,
-    pictures: Sequence[Path],
-    method: str,
-    settings: Mapping[str, Any],
-    *,
-    arguments: argparse.Namespace,
-    bad: dict[str, str],
-) -> Iterable[Result]:
-    takes_score = explainer.bundle.graphs[explainer.bundle.methods[method].graph].takes("activated")
-    return explainer.stream(
-        [picture for picture in pictures if str(picture) not in bad],
-        method,
-        _targets(arguments.target),
-        memory=arguments.memory,
-        progress=True,
-        score=arguments.score if takes_score else None,
-        on_error=lambda name, error: bad.update({name: str(error)}),
-        **settings,
-    )
 
 
 def _targets(texts: Sequence[str] | None) -> Any:
@@ -241,38 +254,30 @@ def _index_line(result: Result, predictions: Sequence[Prediction], files: Mappin
     }
 
 
-def _note_for_report(
-    reported: dict[str, _Reported], picture: str, result: Result, predictions: list[Prediction]
-) -> None:
-    seen = result.images[0].seen
-    if seen is None or (picture not in reported and len(reported) == MOST_REPORTED):
+def _note_for_report(reported: dict[str, _Reported], result: Result, predictions: list[Prediction]) -> None:
+    image = result.images[0]
+    if image.seen is None or (image.name not in reported and len(reported) == MOST_REPORTED):
         return
-    entry = reported.setdefault(picture, _Reported(seen, predictions))
+    entry = reported.setdefault(image.name, _Reported(image.seen, predictions))
     drawn, names = result.overlay()[0], result.labels[0]
     several = [(drawn, names)] if drawn.ndim == 3 else zip(drawn, names, strict=True)
     entry.maps += [ReportMap(result.method, pixels, f"for {name}") for pixels, name in several]
 
 
-def _write_report(
-    path: Path,
-    bundle: Bundle,
-    reported: Mapping[str, _Reported],
-    *,
-    total: int,
-    bad: Mapping[str, str],
-    provenance: Mapping[str, Any],
-) -> None:
+def _write_report(path: Path, bundle: Bundle, outcome: _Outcome, total: int) -> None:
     plain = bundle.scores.activation == "none"
     pictures = [
         ReportPicture(name, entry.seen, [ReportRow(bundle.name, _values(entry.predictions, plain), entry.maps, plain)])
-        for name, entry in reported.items()
+        for name, entry in outcome.reported.items()
     ]
-    introduction = [f"{total - len(bad)} of {total} pictures explained with {bundle.name}."]
-    if total - len(bad) > len(reported):
-        introduction.append(f"The first {len(reported)} are shown here; index.jsonl lists them all.")
-    introduction += [f"Not explained: {error}" for error in bad.values()]
-    versions = {name: str(version) for name, version in provenance["versions"].items()}
-    foot = {"bundle": f"{bundle.name}, SHA-256 {bundle.sha256}", "provider": provenance["provider"], **versions}
+    done = total - len(outcome.bad)
+    introduction = [f"{done} of {total} pictures explained with {bundle.name}."]
+    if done > len(pictures):
+        introduction.append(f"The first {len(pictures)} are shown here; {INDEX} lists them all.")
+    introduction += [f"Not explained: {error}" for error in outcome.bad.values()]
+    made = outcome.lines[0]["provenance"]
+    versions = {name: str(version) for name, version in made["versions"].items()}
+    foot = {"bundle": f"{bundle.name}, SHA-256 {bundle.sha256}", "provider": made["provider"], **versions}
     section = ReportSection(pictures=pictures)
     write_report(path, f"What {bundle.name} sees", [section], introduction=introduction, provenance=foot)
 

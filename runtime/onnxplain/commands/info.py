@@ -118,7 +118,9 @@ def _try_picture(bundle: Bundle, picture: str, output: Path) -> None:
 
 
 def _same(bundle: Bundle, name: str) -> str:
-    return "  (the bundle's preset)" if name == bundle.preset else ""
+    if name != bundle.preset:
+        return ""
+    return "  (assumed at export)" if bundle.assumed else "  (named at export)"
 
 
 def _presets(bundle: Bundle, rows: np.ndarray[Any, Any]) -> dict[str, list[dict[str, Any]]]:
