@@ -20,15 +20,23 @@ README = ROOT / "README.md"
 
 FAMILIES = {
     "elementwise": "arithmetic and pointwise",
+    "trigonometric": "trigonometry",
     "activation": "activations",
     "linear": "linear algebra",
     "convolution": "convolutions",
+    "deformable": "deformable convolutions",
     "pooling": "pooling",
     "resampling": "resizing and padding",
+    "sampling": "grids and regions",
+    "spectral": "Fourier transforms",
     "normalization": "normalisation",
     "reduction": "reductions",
     "shape": "shapes",
     "indexing": "indexing",
+    "scatter": "scattering and picking",
+    "recurrent": "recurrent layers",
+    "control": "branches and loops",
+    "machine_learning": "`ai.onnx.ml`",
 }
 
 

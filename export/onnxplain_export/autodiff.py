@@ -1,11 +1,12 @@
 """Reverse-mode differentiation: one walk from the explained output back to the chosen values; no operator knowledge."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
-from onnxplain_export.emitter import Emitter, dims
+from onnxplain_export.emitter import Emitter, attribute, captured, dims, subgraphs
 from onnxplain_export.vjp import NO_GRADIENT, STANDARD, RuleTable, operator_name
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
@@ -25,38 +26,46 @@ def differentiate(
     NoGradientError where an operator on the way has no rule or no gradient reaches a value of `wrt`.
     """
     op = Emitter(graph, prefix, of.dtype or ir.DataType.FLOAT)
-    nodes = [node for node in graph if node.outputs]
-    op.active = frozenset(active_values(nodes, of, wrt))
-    cotangents: dict[ir.Value, ir.Value] = {of: cotangent}
+    op.pull_back = partial(pull_back, rules=rules)
+    cotangents = pull_back(op, list(graph), {of: cotangent}, wrt, rules)
+    return [_arrived(value, of, cotangents) for value in wrt]
+
+
+def pull_back(
+    op: Emitter,
+    nodes: Sequence[ir.Node],
+    given: Mapping[ir.Value, ir.Value],
+    wrt: Sequence[ir.Value],
+    rules: RuleTable,
+) -> dict[ir.Value, ir.Value]:
+    """The cotangents that `given` ones cause on the way to `wrt`; a value that no gradient reaches is left out.
+
+    Rules of operators that hold graphs walk through those by it, as `op.pull_back`.
+    """
+    nodes = [node for node in nodes if node.outputs]
+    op.active = frozenset(_between(nodes, given, wrt))
+    cotangents = dict(given)
     for node in reversed(nodes):
         if any(output in cotangents and output in op.active for output in node.outputs):
             _pull_back(op, node, cotangents, rules)
-    return [_arrived(value, of, cotangents) for value in wrt]
+    return cotangents
 
 
 def active_values(nodes: Sequence[ir.Node], of: ir.Value, wrt: Sequence[ir.Value]) -> set[ir.Value]:
     """The values through which `of` depends on `wrt` by operators that pass a gradient, both ends included."""
-    reached = set(wrt)
-    for node in nodes:
-        if operator_name(node) not in NO_GRADIENT and any(value in reached for value in node.inputs):
-            reached.update(output for output in node.outputs if output.dtype is None or output.dtype in FLOATS)
-    leading = {of}
-    for node in reversed(nodes):
-        if operator_name(node) not in NO_GRADIENT and any(value in leading for value in node.outputs):
-            leading.update(value for value in node.inputs if value is not None)
-    return reached & leading
+    return _between(nodes, [of], wrt)
 
 
 def blocking_nodes(
     graph: ir.Graph, of: ir.Value, wrt: Sequence[ir.Value], rules: RuleTable = STANDARD
 ) -> list[ir.Node]:
-    """The nodes between `wrt` and `of` whose operator has no derivative rule, in graph order."""
-    nodes = list(graph)
-    active = active_values(nodes, of, wrt)
-    on_the_way = (
-        node for node in nodes if any(v in active for v in node.inputs) and any(v in active for v in node.outputs)
-    )
-    return [node for node in on_the_way if operator_name(node) not in rules]
+    """The nodes between `wrt` and `of`, in branches and bodies too, whose operator has no rule, in graph order."""
+    return list(_blocking(list(graph), [of], wrt, rules))
+
+
+def reads(node: ir.Node) -> tuple[ir.Value | None, ...]:
+    """What a node's result depends on: its inputs and what the graphs that it holds take from outside."""
+    return (*node.inputs, *captured(node))
 
 
 def describe(node: ir.Node) -> str:
@@ -64,9 +73,60 @@ def describe(node: ir.Node) -> str:
     return f"{operator_name(node)} (node {node.name or '<unnamed>'!r}, output {node.outputs[0].name!r})"
 
 
+def _between(nodes: Sequence[ir.Node], of: Iterable[ir.Value], wrt: Sequence[ir.Value]) -> set[ir.Value]:
+    """The values through which any of `of` depends on any of `wrt`."""
+    reached = _reached(nodes, wrt)
+    leading = set(of)
+    for node in reversed(nodes):
+        if operator_name(node) not in NO_GRADIENT and any(value in leading for value in node.outputs):
+            leading.update(value for value in reads(node) if value is not None)
+    return reached & leading
+
+
+def _reached(nodes: Sequence[ir.Node], start: Iterable[ir.Value]) -> set[ir.Value]:
+    """The values that depend on those of `start`, which are among them, by operators that pass a gradient."""
+    reached = set(start)
+    for node in nodes:
+        if operator_name(node) not in NO_GRADIENT and any(value in reached for value in reads(node)):
+            outputs = _reached_outputs(node, reached) if operator_name(node) in ("If", "Scan") else node.outputs
+            reached.update(output for output in outputs if output.dtype is None or output.dtype in FLOATS)
+    return reached
+
+
+def _reached_outputs(node: ir.Node, reached: set[ir.Value]) -> set[ir.Value]:
+    """The outputs of an If or a Scan that depend on `reached` values inside its branches or its body."""
+    found: set[ir.Value] = set()
+    for body in subgraphs(node):
+        pairs = zip(body.inputs, node.inputs, strict=False)  # a branch has no inputs
+        start = {inner for inner, outer in pairs if outer in reached} | (reached & set(captured(node)))
+        states = max(len(body.inputs) - attribute(node, "num_scan_inputs", 0), 0)
+        inside = _reached(list(body), start)
+        while not (carried := {body.inputs[k] for k in range(states) if body.outputs[k] in inside}) <= start:
+            start |= carried
+            inside = _reached(list(body), start)
+        found.update(outer for outer, inner in zip(node.outputs, body.outputs, strict=True) if inner in inside)
+    return found
+
+
+def _blocking(
+    nodes: Sequence[ir.Node], of: Sequence[ir.Value], wrt: Sequence[ir.Value], rules: RuleTable
+) -> Iterator[ir.Node]:
+    active = _between(nodes, of, wrt)
+    for node in nodes:
+        if not any(value in active for value in reads(node)) or not any(value in active for value in node.outputs):
+            continue
+        if operator_name(node) not in rules:
+            yield node
+            continue
+        for body in subgraphs(node):
+            taken = [value for value in captured(node) if value in active]
+            yield from _blocking(list(body), body.outputs, [*body.inputs, *taken], rules)
+
+
 def _pull_back(op: Emitter, node: ir.Node, cotangents: dict[ir.Value, ir.Value], rules: RuleTable) -> None:
     """Adds the node's contribution to the cotangents of its inputs."""
-    wanted = [index for index, value in enumerate(node.inputs) if op.wants(value)]
+    inputs = reads(node)
+    wanted = [index for index, value in enumerate(inputs) if op.wants(value)]
     if not wanted:
         return
     rule = rules.get(operator_name(node))
@@ -79,10 +139,10 @@ def _pull_back(op: Emitter, node: ir.Node, cotangents: dict[ir.Value, ir.Value],
     if not rule.many_outputs and (g[0] is None or any(other is not None for other in g[1:])):
         raise NoGradientError(f"{describe(node)} can be differentiated through its first output only")
     answers = rule.function(op, node, g if rule.many_outputs else g[0])
-    if len(answers) != len(node.inputs):
-        raise NoGradientError(f"the rule of {describe(node)} gave {len(answers)} answers for {len(node.inputs)} inputs")
+    if len(answers) != len(inputs):
+        raise NoGradientError(f"the rule of {describe(node)} gave {len(answers)} answers for {len(inputs)} inputs")
     for index in wanted:
-        value, answer = node.inputs[index], answers[index]
+        value, answer = inputs[index], answers[index]
         if value is None or answer is None:
             raise NoGradientError(f"{describe(node)} can't be differentiated with respect to its input {index}")
         if rule.broadcasts:

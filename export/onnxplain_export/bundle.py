@@ -5,12 +5,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+
 from onnxplain.errors import OutputError
 
 WEIGHTS = "weights.data"
@@ -19,26 +20,60 @@ SMALLEST = 1024
 """Bytes; smaller tensors, and integers, stay inside the graphs."""
 
 
-@contextmanager
-def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place when the block ends well, and vanishes when it doesn't."""
-    if target.exists() and not overwrite:
+def refuse_target(target: Path, overwrite: bool) -> None:
+    """OutputError where no bundle can be written to `target`; only a bundle, alone in its folder, is replaced."""
+    folder = next((parent for parent in target.absolute().parents if parent.exists()), Path("/"))
+    if not folder.is_dir():
+        raise OutputError(f"{target}: can't be written, {folder} is a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{target}: can't be written, {folder} is write-protected")
+    if not target.exists() and not target.is_symlink():
+        return
+    if not overwrite:
         raise OutputError(f"{target} exists; choose another name or pass --overwrite")
-    if target.exists() and not (target / "explainer.json").is_file():
+    foreign = {"explainer.json"} if not (target / "explainer.json").is_file() else _foreign_files(target)
+    if "explainer.json" in foreign:
         raise OutputError(f"{target} exists and isn't a bundle; it isn't overwritten")
+    if foreign:
+        raise OutputError(f"{target} holds other files than a bundle's, such as {min(foreign)}; it isn't overwritten")
+
+
+def _foreign_files(target: Path) -> set[str]:
+    """What lies in a bundle's folder that isn't one of a bundle's files."""
+    ours = {"explainer.json", WEIGHTS}
+    return {path.name for path in target.iterdir() if path.name not in ours and path.suffix != ".onnx"}
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `target` when the block ends well, and vanishes when it doesn't."""
+    made = [parent for parent in target.absolute().parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise OutputError(f"{target.parent}: can't be written to ({error.strerror})") from error
+    done = False
     try:
         yield folder
         _synchronise(folder)
         _move_into_place(folder, target)
+        done = True
     except OSError as error:
         raise OutputError(f"{target}: can't be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if not done:
+            _remove_empty(made)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Takes back the folders that were made for an output which failed, innermost first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return  # somebody else has put something there
 
 
 def write_graphs(folder: Path, models: Mapping[str, ir.Model]) -> None:
@@ -79,7 +114,13 @@ def _move_out(value: ir.Value, file: Any, places: dict[str, tuple[int, int]], fo
         file.write(content)
     offset, length = places[digest]
     value.const_value = ir.ExternalTensor(
-        WEIGHTS, offset, length, tensor.dtype, shape=ir.Shape(tensor.shape), name=str(value.name), base_dir=folder
+        WEIGHTS,
+        offset,
+        length,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=str(value.name),
+        base_dir=folder,
     )
 
 
@@ -98,8 +139,11 @@ def _move_into_place(folder: Path, target: Path) -> None:
     if not target.exists():
         folder.rename(target)
         return
-    aside = target.with_name(f".{target.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = folder.with_name(folder.name + ".old")
     target.rename(aside)
-    folder.rename(target)
-    shutil.rmtree(aside)
+    try:
+        folder.rename(target)
+    except BaseException:  # an interrupt too must leave the old bundle where it was
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 from onnxplain.errors import ParameterError
 from onnxplain.preprocessing import PRESETS, override, preset_steps
 from onnxplain_export.checking import Verdict, check
-from onnxplain_export.exporting import export
+from onnxplain_export.exporting import assumed_preset, export
 from onnxplain_export.methods import METHODS
 from onnxplain_export.normalize.shapes import image_layout
 
@@ -47,7 +47,9 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--preprocessing", metavar="PRESET", help=f"one of {', '.join(PRESETS)}; default: torchvision")
     group.add_argument("--mean", nargs="+", type=float, metavar="M", help="subtracted, by channel, after --scale")
     group.add_argument("--std", nargs="+", type=float, metavar="S", help="divided by, by channel")
-    group.add_argument("--scale", type=float, metavar="F", help="factor on the values 0..255, such as 0.00392156862745098")
+    group.add_argument(
+        "--scale", type=float, metavar="F", help="factor on the values 0..255, such as 0.00392156862745098"
+    )
     group.add_argument("--colour", choices=("RGB", "BGR", "GREY"), help="order of the channels")
     group.add_argument("--resize", metavar="SIZE", help="256 (shorter side), 224x224 (exact) or none")
     group.add_argument("--crop", metavar="SIZE", help="224, 224x320 or none: the centre of the picture")
@@ -60,7 +62,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     export(
         arguments.model,
         target,
-        methods=arguments.methods.split(",") if arguments.methods else None,
+        methods=[name.strip() for name in arguments.methods.split(",")] if arguments.methods else None,
         preprocessing=_preprocessing(arguments),
         labels=arguments.labels,
         name=arguments.name,
@@ -118,7 +120,7 @@ def _preset(arguments: argparse.Namespace, verdict: Verdict) -> list[dict[str, A
     if layout is None:
         raise ParameterError(f"preprocessing is for pictures; the model's input is {verdict.image}")
     channels, height, width = axes if layout == "NCHW" else (axes[2], axes[0], axes[1])
-    name = arguments.preprocessing or ("torchvision" if channels == 3 else "unit")
+    name = arguments.preprocessing or assumed_preset(channels, verdict.integers)
     return preset_steps(name, height, width, channels=channels, layout=layout)
 
 

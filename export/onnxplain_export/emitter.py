@@ -1,6 +1,6 @@
 """Writes standard operators into a graph, checked against the schema of the one opset that this package speaks."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,10 @@ OPSET = 20
 IR_VERSION = 10
 
 Dim = int | str | None
+PullBack = Callable[
+    ["Emitter", Sequence[ir.Node], Mapping[ir.Value, ir.Value], Sequence[ir.Value]], dict[ir.Value, ir.Value]
+]
+"""(emitter, nodes, cotangents of values, the values wanted) → all cotangents that were found on the way."""
 Operand = ir.Value | np.ndarray | float | int | Sequence[int] | None
 
 
@@ -59,6 +63,41 @@ def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     return found.value
 
 
+def subgraphs(node: ir.Node) -> list[ir.Graph]:
+    """The branches or the body that a node holds."""
+    return [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+
+
+def captured(node: ir.Node) -> list[ir.Value]:
+    """What the graphs that `node` holds take from outside, besides its inputs, in the order of their first use."""
+    inner: set[ir.Value] = set()
+    found: dict[ir.Value, None] = {}
+    for graph in subgraphs(node):
+        inner.update(graph.inputs, graph.initializers.values())
+        for held in graph:
+            found.update(dict.fromkeys(value for value in (*held.inputs, *captured(held)) if value is not None))
+            inner.update(held.outputs)
+        found.update(dict.fromkeys(graph.outputs))
+    return [value for value in found if value not in inner]
+
+
+def copied(graph: ir.Graph, prefix: str) -> ir.Graph:
+    """A copy of a branch or a body, all of whose names begin with `prefix`."""
+    copy = graph.clone(allow_outer_scope_values=True)
+    values = [*copy.inputs, *copy.initializers.values()]
+    for node in copy.all_nodes():
+        node.name = f"{prefix}/{node.name}"
+        values += [output for output in node.outputs if output.name]
+        for held in subgraphs(node):
+            values += [*held.inputs, *held.initializers.values()]
+    for value in values:
+        tensor = value.const_value
+        if value.is_initializer() and tensor is not None:  # shared with the original, whose name it would take along
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+        value.name = f"{prefix}/{value.name}"
+    return copy
+
+
 class Emitter:
     """Appends nodes to `graph`: `op.Mul(a, b)` returns the product as a value.
 
@@ -71,6 +110,7 @@ class Emitter:
         self.prefix = prefix
         self.float_type = float_type
         self.active: frozenset[ir.Value] = frozenset()
+        self.pull_back: PullBack | None = None
         self._count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+
 from onnxplain.errors import ParameterError
 from onnxplain.preprocessing import check_steps, preset_steps
 from onnxplain.version import __version__
-from onnxplain_export.bundle import WEIGHTS, new_folder, sha256_of, write_description, write_graphs
+from onnxplain_export.bundle import WEIGHTS, new_folder, refuse_target, sha256_of, write_description, write_graphs
+from onnxplain_export.checking import refuse_undifferentiable
 from onnxplain_export.graphs import COLUMNS, GRAPHS
 from onnxplain_export.memory import ROWS, bytes_per_row
 from onnxplain_export.methods import chosen_methods
@@ -24,7 +26,7 @@ def export(
     model: Any,
     output: str | PathLike[str],
     *,
-    methods: Sequence[str] | None = None,
+    methods: Sequence[str] | str | None = None,
     preprocessing: str | Sequence[Mapping[str, Any]] | None = None,
     labels: Sequence[str] | str | PathLike[str] | None = None,
     example: Any = None,
@@ -48,6 +50,7 @@ def export(
     ParameterError and OutputError; nothing is left behind then.
     """
     target = Path(output)
+    refuse_target(target, overwrite)
     if preprocessing is not None and not isinstance(preprocessing, str):
         size = size or _size_of(preprocessing)
     normalized = normalize(
@@ -58,10 +61,12 @@ def export(
         activation=activation,
         size=size,
     )
-    chosen = chosen_methods(methods, normalized.layout is not None)
+    chosen = chosen_methods([methods] if isinstance(methods, str) else methods, normalized.layout is not None)
+    if any(entry["graph"] != "masked" for entry in chosen.values()):
+        refuse_undifferentiable(normalized)
     prepared = _preprocessing(normalized, preprocessing)
     names = _labels(labels, normalized.scores.classes)
-    with new_folder(target, overwrite) as folder:
+    with new_folder(target) as folder:
         needed = {"forward", *(str(entry["graph"]) for entry in chosen.values())}
         if needed & {"path", "noise"}:
             needed.add("gradient")  # these two are proved against it
@@ -69,7 +74,7 @@ def export(
         write_graphs(folder, models)
         record = verify(normalized, folder, models, prepared["steps"])
         description = _description(normalized, chosen, prepared, names, record)
-        memory = bytes_per_row(folder, {graph: _one_run(made, normalized) for graph, made in models.items()})
+        memory = bytes_per_row(folder, {graph: _one_run(made) for graph, made in models.items()})
         description["graphs"] = {
             graph: _graph_entry(folder, graph, made, normalized, memory[graph]) for graph, made in models.items()
         }
@@ -157,13 +162,15 @@ def _graph_entry(folder: Path, name: str, model: ir.Model, normalized: Normalize
     }
 
 
-def _one_run(model: ir.Model, normalized: Normalized) -> list[dict[str, Any]]:
+def _one_run(model: ir.Model) -> list[dict[str, Any]]:
     """The inputs that put ROWS rows through a graph: one step of as many images."""
     entries = []
     for value in model.graph.inputs:
         axes = _axes(value)
         shape = [axis if isinstance(axis, int) else 1 for axis in axes]
-        entries.append({"name": value.name, "dtype": _dtype(value), "shape": [ROWS, *shape[1:]] if axes[0] == BATCH else shape})
+        entries.append(
+            {"name": value.name, "dtype": _dtype(value), "shape": [ROWS, *shape[1:]] if axes[0] == BATCH else shape}
+        )
     return entries
 
 
@@ -176,19 +183,26 @@ def _axes(value: ir.Value) -> list[int | str]:
 
 
 def _preprocessing(normalized: Normalized, given: str | Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
-    """What explainer.json says about preprocessing; without a word from the user, torchvision's is assumed for pictures."""
+    """What explainer.json says about preprocessing; where the user says nothing, something is assumed for pictures."""
     if given is not None and not isinstance(given, str):
         return {"preset": None, "assumed": False, "steps": check_steps(given)}
     channels = normalized.image_shape[0 if normalized.layout == "NCHW" else -1]
     if normalized.layout is None or (given is None and channels not in (1, 3)):
-        if given is not None:
+        if given is not None and normalized.layout is None:
             raise ParameterError(
                 f"preprocessing {given!r} is for pictures; the input has shape {normalized.image_shape}"
             )
         return {"preset": None, "assumed": False, "steps": []}
-    preset = given or ("torchvision" if channels == 3 else "unit")
+    preset = given or assumed_preset(channels, normalized.integers)
     steps = preset_steps(preset, *normalized.size, channels=channels, layout=normalized.layout)
     return {"preset": preset, "assumed": given is None, "steps": steps}
+
+
+def assumed_preset(channels: int, integers: bool) -> str:
+    """What is assumed of a network about which nothing was said: one that takes integers takes the picture's own."""
+    if integers:
+        return "raw"
+    return "torchvision" if channels == 3 else "unit"
 
 
 def _size_of(steps: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:

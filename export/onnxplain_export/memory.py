@@ -1,6 +1,6 @@
 """Measures how much memory one row of each graph takes, for the planner, in a process of its own.
 
-The file is also that process's program: it imports numpy and onnxruntime only.
+The file is also that process's program: it imports the engine only.
 """
 
 import gc
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from onnxplain.sessions import session_options
+
 ROWS = 8
 MARGIN = 1.25
 """Over what was measured: the runtime's allocator grows in steps."""
@@ -27,7 +29,7 @@ def bytes_per_row(folder: Path, inputs: Mapping[str, Sequence[Mapping[str, Any]]
     size of a process, ten times the largest input is assumed.
     """
     request = json.dumps({str(folder / f"{name}.onnx"): list(entries) for name, entries in inputs.items()})
-    # A fixed threshold makes the C library give every large block back, so that one graph's memory isn't the next one's.
+    # A fixed threshold makes the C library give large blocks back, so that one graph's memory isn't the next one's.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     answer = subprocess.run(
         [sys.executable, __file__], input=request, capture_output=True, text=True, env=environment, check=False
@@ -44,9 +46,7 @@ def _least(inputs: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _measure(file: str, inputs: Sequence[Mapping[str, Any]]) -> float:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(file, session_options(), providers=["CPUExecutionProvider"])
     feeds = {entry["name"]: np.zeros(entry["shape"], entry["dtype"]) for entry in inputs}
     before = _resident_bytes()
     session.run(None, feeds)

@@ -22,8 +22,8 @@ _BASELINE = {
 }
 
 
-def _count(default: int, meaning: str) -> dict[str, Any]:
-    return {"kind": "int", "default": default, "minimum": 1, "maximum": 1_000_000, "help": meaning}
+def _count(default: int, meaning: str, most: int = 1_000_000) -> dict[str, Any]:
+    return {"kind": "int", "default": default, "minimum": 1, "maximum": most, "help": meaning}
 
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
@@ -40,7 +40,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
         "plan": "points",
         "finish": "mean",
         "explains": "logits",
-        "parameters": {"steps": _count(50, "Gauss–Legendre points on the path"), "baseline": _BASELINE},
+        "parameters": {"steps": _count(50, "Gauss–Legendre points on the path", 2000), "baseline": _BASELINE},
     },
     "smoothgrad_integrated": {
         "graph": "noise",
@@ -50,7 +50,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
         "parameters": {
             "samples": _count(10, "noisy copies of each image"),
             "noise": _NOISE,
-            "steps": _count(25, "Gauss–Legendre points on each path"),
+            "steps": _count(25, "Gauss–Legendre points on each path", 2000),
             "baseline": _BASELINE,
             "seed": _SEED,
         },
@@ -88,6 +88,8 @@ def chosen_methods(names: Sequence[str] | None, pictures: bool) -> dict[str, Map
     """The entries of `names`, or of all methods that the input allows."""
     if names is None:
         return {name: entry for name, entry in METHODS.items() if pictures or entry["graph"] != "masked"}
+    if not names:
+        raise ParameterError(f"no method was named; known: {', '.join(METHODS)}")
     for name in names:
         if name not in METHODS:
             raise ParameterError(unknown("method", name, METHODS))

@@ -1,6 +1,7 @@
 """Reads what people have in hand into one form: a path, a ModelProto, an onnx_ir Model or a torch module."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+import onnx_ir.passes.common as passes
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # onnx brings it, without types
+from numpy.typing import NDArray
+
 from onnxplain.errors import ModelError
 
 
@@ -16,7 +20,7 @@ from onnxplain.errors import ModelError
 class Source:
     """The model as it was given, and where it came from.
 
-    `reference` is what onnxruntime runs as the truth; `changes` lists what normalisation did to the model.
+    `changes` lists what normalisation did to it.
     """
 
     model: ir.Model
@@ -24,7 +28,6 @@ class Source:
     file: str
     sha256: str
     opset: int
-    reference: Path | onnx.ModelProto
     precision: str = "float32"
     changes: list[str] = field(default_factory=list)
 
@@ -35,17 +38,17 @@ class Source:
 
 
 def read_source(given: Any, example: Any = None, name: str | None = None) -> Source:
-    """The model behind `given`: a path, an onnx.ModelProto, an onnx_ir.Model, or a torch.nn.Module with an `example`."""
+    """The model behind `given`: a path, an onnx.ModelProto, an onnx_ir.Model, or a torch module with an `example`."""
     if isinstance(given, str | Path):
         return _from_path(Path(given), name)
     if isinstance(given, onnx.ModelProto):
-        return _described(ir.from_proto(given), name or given.graph.name or "model", "(ModelProto)")
+        return _from_proto(given, name or given.graph.name or "model", "(ModelProto)")
     if isinstance(given, ir.Model):
-        return _described(given.clone(), name or given.graph.name or "model", "(onnx_ir.Model)")
+        return _from_model(given, name or given.graph.name or "model", "(onnx_ir.Model)")
     if any(base.__module__.startswith("torch.") for base in type(given).__mro__):
         from onnxplain_export.torch_source import model_from_torch  # torch is optional and takes seconds to import
 
-        return _described(model_from_torch(given, example), name or type(given).__name__, "(torch module)")
+        return _from_model(model_from_torch(given, example), name or type(given).__name__, "(torch module)")
     raise ModelError(
         f"can't export a {type(given).__name__}; give a path, a ModelProto, an onnx_ir.Model or a torch module"
     )
@@ -54,68 +57,138 @@ def read_source(given: Any, example: Any = None, name: str | None = None) -> Sou
 def _from_path(path: Path, name: str | None) -> Source:
     if not path.is_file():
         raise ModelError(f"{path}: no such file" if not path.exists() else f"{path}: is not a file")
-    content = path.read_bytes()
     try:
+        content = path.read_bytes()
         proto = onnx.load_model_from_string(content)
+    except OSError as error:
+        raise ModelError(f"{path}: can't be read ({error.strerror})") from None
     except DecodeError as error:
         raise ModelError(f"{path}: not an ONNX model, or truncated ({error})") from None
-    if not proto.graph.node or not proto.opset_import:
-        raise ModelError(f"{path}: not an ONNX model (no graph, or no operator set)")
-    _check_external_data(proto, path)
+    model = _deserialized(proto, str(path))
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    for _, tensor in _tensors(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            _check_external(tensor, path)
+    return _described(model, name or path.stem, path.name, hashlib.sha256(content).hexdigest())
+
+
+def _from_proto(proto: onnx.ModelProto, name: str, file: str) -> Source:
+    copy = onnx.ModelProto()  # tensors of the model read from a proto write through to it
+    copy.CopyFrom(proto)
+    model = _deserialized(copy, file)
+    if any(isinstance(tensor, ir.ExternalTensor) for _, tensor in _tensors(model)):
+        raise ModelError(f"{file}: its weights are in another file; give the model's path instead")
+    return _described(model, name, file, hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest())
+
+
+def _from_model(given: ir.Model, name: str, file: str) -> Source:
+    model = given.clone()
     try:
-        model = ir.load(path)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{path}: can't be read as an ONNX graph: {error}") from error
-    source = _described(model, name or path.stem, path.name, hashlib.sha256(content).hexdigest())
-    source.reference = path
-    return source
+        ir.external_data.load_to_model(model)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: its weights can't be read: {error}") from None
+    return _described(
+        model, name, file, hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True)).hexdigest()
+    )
 
 
-def _described(model: ir.Model, name: str, file: str, sha256: str | None = None) -> Source:
+def _deserialized(proto: onnx.ModelProto, file: str) -> ir.Model:
+    if not proto.graph.node or not proto.opset_import:
+        raise ModelError(f"{file}: not an ONNX model (no graph, or no operator set)")
+    _drop_maps(proto, file)
+    _check_names(proto.graph, file)
+    try:
+        model = ir.from_proto(proto)
+        passes.TopologicalSortPass()(model)
+        return model
+    except Exception as error:  # the reader raises many kinds on malformed content, SerdeError and TypeError among them
+        raise ModelError(f"{file}: can't be read as an ONNX graph: {_root(error)}") from error
+
+
+def _check_names(graph: onnx.GraphProto, file: str) -> None:
+    """Refuses a graph whose nodes read what nothing makes: a damaged file. (Some exporters don't sort their nodes.)"""
+    known = {"", *(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)}
+    known.update(tensor.values.name for tensor in graph.sparse_initializer)
+    known.update(name for node in graph.node for name in node.output)
+    for node in graph.node:
+        unknown_names = [name for name in node.input if name not in known]
+        if unknown_names or not all(isinstance(name, str) for name in (*node.input, *node.output, node.op_type)):
+            raise ModelError(
+                f"{file}: damaged: {node.op_type} (node {node.name!r}) reads {unknown_names}, which nothing makes"
+            )
+    for value in graph.output:
+        if value.name not in known:
+            raise ModelError(f"{file}: damaged: nothing makes its output {value.name!r}")
+
+
+def _drop_maps(proto: onnx.ModelProto, file: str) -> None:
+    """Takes away outputs that are no tensors (scikit-learn's ZipMap), which neither onnx_ir nor an explainer knows."""
+    for values in (proto.graph.output, proto.graph.value_info):
+        kept = [value for value in values if value.type.WhichOneof("value") in (None, "tensor_type")]
+        if not kept and len(values) and values is proto.graph.output:
+            raise ModelError(f"{file}: none of its outputs is a tensor; export it without ZipMap")
+        if len(kept) < len(values):
+            del values[:]
+            values.extend(kept)
+
+
+def _root(error: BaseException) -> str:
+    """The first line of the innermost cause, where the reader says what was wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _described(model: ir.Model, name: str, file: str, sha256: str) -> Source:
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx"))
     if opset is None:
         raise ModelError(f"{file}: the model uses no standard (ai.onnx) operators")
-    _check_weights(model, file)
-    reference = ir.to_proto(model) if sha256 is None else onnx.ModelProto()
-    digest = sha256 or hashlib.sha256(reference.SerializeToString(deterministic=True)).hexdigest()
-    return Source(model, name, file, digest, opset, reference)
+    for where, tensor in _tensors(model):
+        _check_finite(tensor, where, file)
+    return Source(model, name, file, sha256, opset)
 
 
-def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
+def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """Every tensor in the file with what to call it: initializers and the values of nodes, subgraphs included."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield f"tensor {value.name!r}", value.const_value
+    for node in model.graph.all_nodes():
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.TENSOR:
+                yield f"{node.op_type} (output {node.outputs[0].name!r})", attribute.as_tensor()
+
+
+def _check_external(tensor: ir.ExternalTensor, path: Path) -> None:
     """Refuses weights outside the model's folder, missing ones, and ones that reach past the end of their file."""
-    folder = path.parent.resolve()
-    for tensor in proto.graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = entries.get("location", "")
-        file = (folder / location).resolve()
-        if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
-            raise ModelError(f"{path}: tensor {tensor.name!r} keeps its data outside the model's folder ({location!r})")
-        if not file.is_file():
-            raise ModelError(f"{path}: tensor {tensor.name!r} keeps its data in {location!r}, which is missing")
-        needed = int(entries.get("offset", 0)) + int(entries.get("length", 0))
-        if needed > file.stat().st_size:
-            raise ModelError(f"{path}: {location!r} is truncated: tensor {tensor.name!r} ends at byte {needed}")
+    folder, location = path.parent.resolve(), str(tensor.location)
+    file = (folder / location).resolve()
+    if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
+        raise ModelError(f"{path}: tensor {tensor.name!r} keeps its data outside the model's folder ({location!r})")
+    if not file.is_file():
+        raise ModelError(f"{path}: tensor {tensor.name!r} keeps its data in {location!r}, which is missing")
+    start = tensor.offset or 0
+    end = start + max(tensor.length or 0, tensor.nbytes)
+    if start < 0 or end > file.stat().st_size:
+        raise ModelError(f"{path}: {location!r} is truncated: tensor {tensor.name!r} ends at byte {end}")
 
 
-def _check_weights(model: ir.Model, file: str) -> None:
+def _check_finite(tensor: ir.TensorProtocol, where: str, file: str) -> None:
     """Refuses NaN and infinities: a model with them gives plausible nonsense."""
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is None or not tensor.dtype.is_floating_point():
-            continue
-        try:
-            array = tensor.numpy()
-        except (ValueError, OSError) as error:
-            raise ModelError(f"{file}: tensor {value.name!r} can't be read: {error}") from error
-        if not np.isfinite(array.astype(np.float32, copy=False)).all() and not _is_mask(array):
-            raise ModelError(f"{file}: tensor {value.name!r} holds NaN or infinite values")
+    if not tensor.dtype.is_floating_point():
+        return
+    try:
+        array = np.asarray(tensor.numpy())
+    except (ValueError, TypeError, OSError) as error:
+        raise ModelError(f"{file}: {where} can't be read: {error}") from error
+    with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, and is reported
+        values = array.astype(np.float32, copy=False)
+    if not np.isfinite(values).all() and not _is_mask(values):
+        raise ModelError(f"{file}: {where} holds NaN or infinite values")
 
 
-def _is_mask(array: np.ndarray) -> bool:
-    """Whether the only non-finite value is −inf beside finite ones: an attention mask, not a broken weight."""
-    values = array.astype(np.float32, copy=False)
-    return (
-        not np.isnan(values).any() and not np.isposinf(values).any() and bool((values[np.isfinite(values)] == 0).all())
-    )
+def _is_mask(values: NDArray[np.float32]) -> bool:
+    """Whether the values are 0 and −inf, or −inf alone: an attention mask or a pad value, not a broken weight."""
+    finite = values[np.isfinite(values)]
+    return not np.isnan(values).any() and not np.isposinf(values).any() and not finite.any()

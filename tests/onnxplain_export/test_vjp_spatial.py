@@ -132,12 +132,6 @@ def test_an_external_weight_stays_external_in_its_copy(tmp_path: Any) -> None:
     np.testing.assert_array_equal(copy.numpy(), content)
 
 
-def test_the_weight_itself_is_refused_by_name() -> None:
-    case = Case("Conv", [(2, 3, 6, 6), (4, 3, 3, 3)], wrt=(1,), fed=(0,), batched=(0,))
-    with pytest.raises(NoGradientError, match=r"Conv \(node 'the_node'.*input 1"):
-        gradient_model(case)
-
-
 # Pools
 
 TORCH_POOLS = [

@@ -18,6 +18,12 @@ RESHAPES = [
     Case("Squeeze", [(3, 1, 4, 1), axes(1)], torch=lambda x, _: x.squeeze(1)),
     Case("Squeeze", [(3, 1, 4, 1), axes(-1, 1)], torch=lambda x, _: x[:, 0, :, 0], note="two"),
     Case("Squeeze", [(3, 1, 4, 1)], batched=(), torch=torch.squeeze, note="all"),
+    Case("Squeeze", [(3, 1, 1), axes(1)], torch=lambda x, _: x[:, 0], note="one of two"),
+    Case("Squeeze", [(3, 1, 2), axes(-2)], fed=(1,), torch=lambda x, _: x[:, 0], note="at run time"),
+    Case("Unsqueeze", [BATCH, axes(-2)], fed=(1,), torch=lambda x, _: x[:, None], note="at run time"),
+    Case("Unsqueeze", [(5,), axes(1, 2)], torch=lambda x, _: x[:, None, None], note="vector"),
+    Case("Transpose", [BATCH], {"perm": [0, 1]}, torch=lambda x: x, note="nothing"),
+    Case("Transpose", [(2, 3, 4, 2, 3)], {"perm": [4, 0, 3, 1, 2]}, note="five axes"),
     Case("Unsqueeze", [BATCH, axes(1)], torch=lambda x, _: x[:, None]),
     Case("Unsqueeze", [BATCH, axes(-1, 0)], torch=lambda x, _: x[None, :, :, None], note="two"),
     Case("Unsqueeze", [(), axes(0)], torch=lambda x, _: x[None], note="scalar"),
@@ -72,6 +78,11 @@ PIECES = [
     ),
     Case("SpaceToDepth", [(2, 2, 4, 6)], {"blocksize": 2}),
     Case("SpaceToDepth", [(2, 1, 3, 6)], {"blocksize": 3}),
+    Case("SpaceToDepth", [(1, 3, 2, 2)], {"blocksize": 1}),
+    Case("SpaceToDepth", [(2, 2, 2, 4)], {"blocksize": 2}, note="one row"),
+    Case("SpaceToDepth", [(1, 4, 8, 4)], {"blocksize": 4}),
+    Case("DepthToSpace", [(1, 18, 2, 1)], {"blocksize": 3}, note="DCR 3"),
+    Case("DepthToSpace", [(3, 3, 2, 2)], {"blocksize": 1, "mode": "CRD"}, note="CRD 1"),
     *[
         Case("Slice", [IMAGES, *map(np.array, given)], note=str(given))
         for given in [
@@ -126,6 +137,8 @@ INDEXING = [
     ),
     Case("GatherElements", [BATCH, np.array([[0, 2, 2, 1]])], torch=lambda x, i: x.gather(0, i), batched=()),
     Case("GatherElements", [BATCH, np.array([[-1], [0], [-4]])], {"axis": 1}, note="negative"),
+    Case("GatherElements", [BATCH, np.array([[3, 3], [0, -1], [2, 1]])], {"axis": -1}, fed=(1,), note="negative axis"),
+    Case("GatherElements", [(2, 3, 4), np.array([[[2, 0], [1, 1]]])], {"axis": 1}, batched=(), note="a part"),
 ]
 
 CASES: list[Case] = [*RESHAPES, *PIECES, *INDEXING]

@@ -21,8 +21,9 @@ def axes(*numbers: int) -> np.ndarray:
 
 
 def unary(op_type: str, function, **options) -> list[Case]:
-    """A function of one tensor, over a matrix and over images."""
-    return [Case(op_type, [shape], torch=function, **options) for shape in (BATCH, IMAGES, (5,))]
+    """A function of one tensor of up to five axes."""
+    shapes = (BATCH, IMAGES, (5,), (2, 1, 3), (3, 2, 1, 2, 2))
+    return [Case(op_type, [shape], torch=function, **options) for shape in shapes]
 
 
 def binary(op_type: str, function, **options) -> list[Case]:
@@ -132,6 +133,7 @@ ACTIVATIONS = [
     Case("PRelu", [BATCH, (4,)], wrt=(0, 1), torch=F.prelu),
     Case("PRelu", [IMAGES, (3, 1, 1)], wrt=(0, 1), torch=lambda x, s: torch.where(x > 0, x, s * x)),
     Case("PRelu", [IMAGES, (1,)], wrt=(0, 1), torch=F.prelu),
+    Case("PRelu", [(2, 5), (5,)], wrt=(0,), fed=(1,), torch=F.prelu, note="slopes at run time"),
     Case("PRelu", [IMAGES, np.array([[[0.1]], [[-0.3]], [[0.5]]])], torch=lambda x, s: torch.where(x > 0, x, s * x)),
     *[
         Case(
@@ -326,6 +328,7 @@ NORMALISATIONS = [
         tolerance=ROUNDED,
     ),
     Case("LRN", [(2, 7, 3, 2)], {"size": 4, "alpha": 0.9}, note="even size"),
+    Case("LRN", [(2, 4, 6)], {"size": 1, "alpha": 0.9, "beta": 0.5}, note="size 1"),
     Case("LRN", [(2, 2, 3, 2)], {"size": 5, "alpha": 0.9}, note="size over the channels"),
     *[
         Case(
@@ -335,7 +338,7 @@ NORMALISATIONS = [
             torch=lambda x, a=a, p=p: F.normalize(x, p, a),
             note=f"p {p} axis {a}",
         )
-        for a, p in ((-1, 2), (1, 2), (1, 1), (0, 1))
+        for a, p in ((-1, 2), (1, 2), (1, 1), (0, 1), (-2, 1))
     ],
 ]
 

@@ -120,7 +120,8 @@ POOLS = [
 GLOBAL_POOLS = [
     *[Case(f"Global{kind}Pool", [shape]) for kind in ("Average", "Max", "Lp") for shape in ((2, 3, 4, 5), (2, 3, 7))],
     *[Case(f"Global{kind}Pool", [(2, 2, 3, 2, 3)]) for kind in ("Average", "Max")],
-    Case("GlobalLpPool", [(2, 3, 4, 5)], {"p": 3}, note="p = 3"),
+    *[Case("GlobalLpPool", [(2, 3, 4, 5)], {"p": p}, note=f"p = {p}") for p in (1, 3)],
+    *[Case(f"Global{kind}Pool", [(1, 2, 1, 6)], note="one row") for kind in ("Average", "Max", "Lp")],
     Case("GlobalAveragePool", [(2, 3, 4, 5)], torch=lambda x: x.mean((2, 3), keepdim=True), note="torch"),
     Case("GlobalMaxPool", [(2, 3, 4, 5)], torch=lambda x: x.amax((2, 3), keepdim=True), note="torch"),
 ]

@@ -24,24 +24,27 @@ from onnxplain_export.emitter import IR_VERSION, OPSET
 from onnxplain_export.vjp import STANDARD, RuleTable
 from reference_kernels import KERNELS as SPATIAL_KERNELS
 from reference_kernels_pointwise import KERNELS as POINTWISE_KERNELS
+from reference_kernels_recurrent import KERNELS as RECURRENT_KERNELS
+from reference_kernels_sampling import KERNELS as SAMPLING_KERNELS
 
-KERNELS = [*POINTWISE_KERNELS, *SPATIAL_KERNELS]
+KERNELS = [*POINTWISE_KERNELS, *RECURRENT_KERNELS, *SAMPLING_KERNELS, *SPATIAL_KERNELS]
 """What stands in for kernels that the reference evaluator lacks or gets wrong."""
 
+OPSETS = {"": OPSET, "ai.onnx.ml": 3}
 STATIC, FREE, UNKNOWN = "static", "free", "unknown"
 DIRECTIONS, STEP, TOLERANCE_FLOAT32 = 2, 1e-4, 2e-5
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One use of an operator.
+    """One use of an operator, given as the registry names it (`ai.onnx.ml::Scaler` outside the default domain).
 
     `inputs` are arrays, shapes (filled with distinct values between `low` and `high`, none near 0) or None where an
     optional input is left out. Arrays are initializers unless their index is in `wrt` or in `fed`. `batched` are the
     inputs whose first axis is the free batch axis: by default those of the rank and first axis of the widest of `wrt`.
     Of a node with many `outputs`, those in `used` count. `torch` computes the same in torch. `tolerance` is relative,
     and wider where attributes, which are float32, take part. The inputs in `typed` keep their type (Resize's float32
-    scales).
+    scales). Those in `captured` are read by the node's branches or body, under the name `input_` with their index.
     """
 
     op_type: str
@@ -58,6 +61,7 @@ class Case:
     high: float = 2.0
     tolerance: float = 1e-7
     typed: Sequence[int] = ()
+    captured: Sequence[int] = ()
 
     def __str__(self) -> str:
         sizes = ["-" if x is None else "x".join(map(str, x.shape)) for x in self.arrays()]
@@ -128,7 +132,9 @@ def forward_model(case: Case, form: str = STATIC, dtype: type = np.float64) -> o
         else:
             initializers.append(numpy_helper.from_array(x, name))
     outputs = [f"output_{i}" for i in range(case.outputs)]
-    nodes = [helper.make_node(case.op_type, names, outputs, name="the_node", **case.attributes)]
+    domain, _, op_type = case.op_type.rpartition("::")
+    listed = [name for i, name in enumerate(names) if i not in case.captured]
+    nodes = [helper.make_node(op_type, listed, outputs, name="the_node", domain=domain, **case.attributes)]
     result = outputs[case.used[0]]
     if len(case.used) > 1 or case.outputs > 1:
         initializers.append(numpy_helper.from_array(np.array([-1]), "one_axis"))
@@ -138,7 +144,9 @@ def forward_model(case: Case, form: str = STATIC, dtype: type = np.float64) -> o
     cast_to = case.attributes["to"] if case.op_type == "Cast" else _elem_type(np.dtype(dtype))
     result_info = helper.make_tensor_value_info(result, cast_to, None)
     graph = helper.make_graph(nodes, "case", inputs, [result_info], initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid(*pair) for pair in OPSETS.items()], ir_version=IR_VERSION
+    )
     return onnx.shape_inference.infer_shapes(model, strict_mode=_takes(case.op_type, dtype), data_prop=True)
 
 
@@ -239,6 +247,10 @@ def _shape(case: Case, index: int, form: str) -> list[int | str] | None:
 def _takes(op_type: str, dtype: type) -> bool:
     """Whether the operator is defined for the type: a few, such as Celu, know float32 only."""
     name = "tensor(double)" if dtype is np.float64 else "tensor(float)"
+    if "::" in op_type:  # of ai.onnx.ml, which takes doubles but answers in floats
+        return dtype is np.float32
+    if op_type == "MeanVarianceNormalization":  # onnx 1.23 can't infer through its body where the axes are left out
+        return False
     schema = onnx.defs.get_schema(op_type, OPSET)
     return not schema.type_constraints or name in schema.type_constraints[0].allowed_type_strs
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
+
 from onnxplain_export.graphs.forward import forward
 from onnxplain_export.graphs.gradient import gradient
 from onnxplain_export.graphs.masked import masked

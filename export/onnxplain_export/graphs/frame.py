@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
+
 from onnxplain_export.autodiff import differentiate
 from onnxplain_export.emitter import OPSET, Dim, Emitter
 from onnxplain_export.normalize import BATCH, Normalized
 from onnxplain_export.normalize.precision import forget_types
+from onnxplain_export.normalize.scores import EXPLAINED
 from onnxplain_export.normalize.shapes import infer_shapes
 from onnxplain_export.vjp import STANDARD, RuleTable
 
@@ -60,7 +62,7 @@ def open_frame(normalized: Normalized) -> Frame:
     model = normalized.model.clone()
     graph = model.graph
     entry = graph.inputs[0]
-    scores = _named(graph, str(normalized.scores.value.name))
+    scores = _named(graph, EXPLAINED)
     graph.inputs.clear()
     graph.outputs.clear()
     entry.name = "explainer/entry"
@@ -81,6 +83,8 @@ def enter(frame: Frame, points: ir.Value, target: ir.Value | None) -> None:
 
 def connect(frame: Frame, rows: ir.Value, batch: str = "rows") -> None:
     """Makes `rows` the network's input, and brings nodes and shapes in order for the reverse pass."""
+    if rows is not frame.image:
+        rows.name = f"{frame.image.name}/rows"  # what errors call it
     rows.shape = ir.Shape([batch, *frame.normalized.image_shape])
     rows.type = ir.TensorType(ir.DataType.FLOAT)
     ir.convenience.replace_all_uses_with(frame.entry, rows)
@@ -152,12 +156,12 @@ def close_frame(frame: Frame, name: str) -> ir.Model:
     model = frame.model
     model.graph.name = name
     model.producer_name, model.producer_version = "onnxplain", None
-    model.opset_imports.clear()
     model.opset_imports[""] = OPSET
     model.functions.clear()
     ir.passes.Sequential(
         passes.TopologicalSortPass(),
         passes.RemoveUnusedNodesPass(),
+        passes.RemoveUnusedOpsetsPass(),
         passes.ClearMetadataAndDocStringPass(),
         passes.NameFixPass(),
     )(model)

@@ -1,6 +1,7 @@
 """The plain gradient at the rows as they are: `gradient`, and the raw pass for methods of one's own."""
 
 import onnx_ir as ir
+
 from onnxplain_export.graphs.frame import (
     close_frame,
     enter,

@@ -5,6 +5,7 @@ Zeiler, Fergus: Visualizing and Understanding Convolutional Networks (2013, arXi
 
 import numpy as np
 import onnx_ir as ir
+
 from onnxplain.errors import ModelError
 from onnxplain_export.graphs.frame import Frame, close_frame, column, connect, open_frame, per_image
 from onnxplain_export.normalize import BATCH, Normalized

@@ -4,6 +4,7 @@ Smilkov et al.: SmoothGrad: removing noise by adding noise (2017, arXiv:1706.038
 """
 
 import onnx_ir as ir
+
 from onnxplain_export.graphs.frame import (
     close_frame,
     column,

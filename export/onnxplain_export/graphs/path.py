@@ -4,6 +4,7 @@ Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks (2017, arXiv:17
 """
 
 import onnx_ir as ir
+
 from onnxplain_export.graphs.frame import (
     close_frame,
     column,

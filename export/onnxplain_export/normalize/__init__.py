@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
-from onnxplain.errors import ModelError, ParameterError, unknown
+
+from onnxplain.errors import ModelError, NoGradientError, ParameterError, unknown
 from onnxplain_export.emitter import constant_of
 from onnxplain_export.normalize.batch import baked_batch, free_batch
 from onnxplain_export.normalize.batchnorm import fold_batch_normalization
@@ -24,6 +25,8 @@ __all__ = ["BATCH", "Normalized", "Scores", "normalize"]
 RESERVED = frozenset(
     {"target", "steps", "total", "norm", "baseline", "sigma", "seed", "fill", "reference", "activated", "scores", "top"}
 )
+FOLDINGS = 20
+"""At most; each inlined composite needs a few."""
 PREFIXES = ("gradient/", "explainer/", "scores/", "model/")
 
 
@@ -37,7 +40,9 @@ class Normalized:
     image_shape: tuple[int, ...]
     layout: str | None
     scores: Scores
+    others: tuple[str, ...]
     baked: int | None
+    integers: bool
     renamed: dict[str, str]
 
     @property
@@ -56,32 +61,47 @@ def normalize(
     size: tuple[int, int] | None = None,
 ) -> Normalized:
     """`source` in the one form; what was changed is noted in `source.changes`."""
-    model = to_opset_20(source.model.clone())
+    model = to_opset_20(_copy(source.model))
     graph, changes = model.graph, source.changes
     precision = to_float32(model)
     if precision:
         source.precision = precision
         changes.append(f"{precision} computed in float32")
     image = _explained_input(graph, image_input)
-    if explain_at_float(model, image):
+    integers = explain_at_float(model, image)
+    if integers:
         changes.append("integer input explained as float32")
     renamed = _rename_collisions(graph)
+    changes.extend(_drop_foreign_outputs(graph, renamed.get(output or "", output)))
+    passes.RemoveUnusedNodesPass()(model)
+    passes.RemoveUnusedOpsetsPass()(model)
+    _refuse_foreign_operators(graph)
     baked = baked_batch(image)
     _simplify(model, image, size, baked)
     if baked is not None:
-        free_batch(graph, image, baked)
-        image.shape = ir.Shape([BATCH, *list(image.shape or ())[1:]])
-        _tidy(model)
+        _free(model, image, baked)
         changes.append(f"batch axis freed from {baked}")
     make_padding_explicit(graph)
     folded = fold_batch_normalization(graph)
     if folded:
         changes.append(f"{folded} BatchNormalization folded")
-    scores = explained_scores(graph, output, score, activation)
+    scores = explained_scores(graph, renamed.get(output or "", output), score, activation)
+    others = tuple(str(value.name) for value in graph.outputs)
+    graph.outputs.append(scores.value)
     _tidy(model)
     shape = tuple(int(str(axis)) for axis in list(image.shape or ())[1:])
     layout = image_layout([BATCH, *shape])
-    return Normalized(model, source, str(image.name), shape, layout, scores, baked, renamed)
+    return Normalized(model, source, str(image.name), shape, layout, scores, others, baked, integers, renamed)
+
+
+def _copy(model: ir.Model) -> ir.Model:
+    """A copy with tensors of its own: those of a clone are shared, and a renamed initializer renames its tensor."""
+    copy = model.clone()
+    for value in copy.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype != ir.DataType.STRING:
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+    return copy
 
 
 def _explained_input(graph: ir.Graph, name: str | None) -> ir.Value:
@@ -90,7 +110,7 @@ def _explained_input(graph: ir.Graph, name: str | None) -> ir.Value:
         raise ParameterError(unknown("input", name, inputs))
     if len(inputs) != 1:
         raise ModelError(
-            f"the model has {len(inputs)} inputs ({', '.join(inputs)}); networks with one image input are explained so far"
+            f"the model has {len(inputs)} inputs ({', '.join(inputs)}); networks with one input are explained so far"
         )
     return next(iter(inputs.values()))
 
@@ -107,14 +127,49 @@ def _simplify(model: ir.Model, image: ir.Value, size: tuple[int, int] | None, ba
     _remove_dropout(model.graph)
     passes.IdentityEliminationPass()(model)
     _tidy(model)
-    if baked is None:
-        for _ in range(2):  # a folded shape lets inference see further, once
-            fold_constants(model.graph)
-            _tidy(model)
-        return
-    # Shapes that mention a baked batch must not become constants before it is freed: only true constants are folded.
-    fold_constants(model.graph)
+    _fold_all(model)
+
+
+def _free(model: ir.Model, image: ir.Value, baked: int) -> None:
+    """Frees the baked batch axis; shapes that the model computes are folded again, now around a free axis."""
+    free_batch(model.graph, image, baked)
+    image.shape = ir.Shape([BATCH, *list(image.shape or ())[1:]])
     _tidy(model)
+    _fold_all(model)
+
+
+def _fold_all(model: ir.Model) -> None:
+    """Folds constants until nothing changes: every folded shape lets inference see further."""
+    for _ in range(FOLDINGS):
+        if not fold_constants(model.graph):
+            return
+        _tidy(model)
+
+
+def _drop_foreign_outputs(graph: ir.Graph, explained: str | None) -> list[str]:
+    """Drops outputs that aren't tensors or need operators of other domains (labels, ZipMap), if others remain."""
+    foreign: set[ir.Value] = set()
+    for node in graph:
+        if node.domain != "" or any(value in foreign for value in node.inputs):
+            foreign.update(node.outputs)
+    plain = [v for v in graph.outputs if v not in foreign and (v.type is None or isinstance(v.type, ir.TensorType))]
+    kept = [value for value in graph.outputs if value in plain or value.name == explained]
+    if not plain or len(kept) == len(graph.outputs):
+        return []
+    dropped = [str(value.name) for value in graph.outputs if value not in kept]
+    graph.outputs.clear()
+    graph.outputs.extend(kept)
+    return [f"output {name!r} dropped: it isn't a tensor of standard operators" for name in dropped]
+
+
+def _refuse_foreign_operators(graph: ir.Graph) -> None:
+    """Refuses operators outside ONNX, whose results have no known shape; trees and the like are ONNX's own."""
+    for node in graph.all_nodes():
+        if node.domain not in ("", "ai.onnx.ml"):
+            raise NoGradientError(
+                f"{node.domain}::{node.op_type} (node {node.name!r}) is no standard ONNX operator; export the model "
+                "without it (a runtime's own optimiser may have put it there)"
+            )
 
 
 def _tidy(model: ir.Model) -> None:
@@ -125,11 +180,13 @@ def _tidy(model: ir.Model) -> None:
 
 def _remove_dropout(graph: ir.Graph) -> None:
     for node in list(graph):
-        if node.op_type != "Dropout":
+        if node.op_type != "Dropout" or node.inputs[0] is None:
             continue
         training = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-        if training is not None and training.any() or (len(node.outputs) > 1 and node.outputs[1].uses()):
+        if (training is not None and training.any()) or (len(node.outputs) > 1 and node.outputs[1].uses()):
             raise ModelError(f"Dropout (node {node.name!r}) is in training mode; export the model in evaluation mode")
+        if len(node.outputs) > 1 and node.outputs[1].is_graph_output():
+            graph.outputs.remove(node.outputs[1])
         ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0], replace_graph_outputs=True)
         graph.remove(node, safe=True)
 
@@ -137,6 +194,8 @@ def _remove_dropout(graph: ir.Graph) -> None:
 def _rename_collisions(graph: ir.Graph) -> dict[str, str]:
     """Moves the model's own names out of the way of ours; returns {old: new} for inputs and outputs."""
     values = [*graph.inputs, *graph.initializers.values(), *(output for node in graph for output in node.outputs)]
+    # The longest first: model/target makes room before target becomes it.
+    values = sorted(set(values), key=lambda value: -len(value.name or ""))
     visible = {*graph.inputs, *graph.outputs}
     renamed = {}
     for value in values:

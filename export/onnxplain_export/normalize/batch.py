@@ -1,8 +1,23 @@
-"""Frees a batch axis that was baked in as 1, by rewriting what repeats the 1; the proof is in `verify`."""
+"""Frees a batch axis that was baked in as a number, by rewriting what repeats the number; the proof is in `verify`."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
-from onnxplain_export.emitter import Emitter, constant_of, static_dims
+
+from onnxplain_export.emitter import Emitter, attribute, constant_of, static_dims
+from onnxplain_export.normalize.initializers import add_constant
+
+
+class Place(NamedTuple):
+    """Where a value carries the batch: in `axis`, whose size is outer · batch · inner.
+
+    `outer` is above 1 where a Reshape merged the batch with an axis before it.
+    """
+
+    axis: int
+    outer: int = 1
 
 
 def baked_batch(image: ir.Value) -> int | None:
@@ -13,61 +28,145 @@ def baked_batch(image: ir.Value) -> int | None:
 
 def free_batch(graph: ir.Graph, image: ir.Value, batch: int) -> None:
     """Rewrites constant shapes that contain the baked `batch`; shapes must have been inferred while it was baked."""
-    carriers = _carriers(graph, image, batch)
+    places = _places(graph, image, batch)
     for node in list(graph):
-        if node.op_type == "Reshape" and node.inputs[0] in carriers:
-            _free_reshape(graph, node, batch)
+        place = next((places[value] for value in node.inputs if value in places), None)
+        if place is None:
+            continue
+        if node.op_type == "Reshape" and node.outputs[0] in places:
+            _free_reshape(graph, node, place, places[node.outputs[0]])
+        elif node.op_type == "Resize":
+            _free_resize(graph, node, place)
+        elif node.op_type == "Expand":
+            _free_expand(graph, node, places.get(node.outputs[0]), batch)
         elif node.op_type == "Concat":
-            _repeat_constants(graph, node, carriers, image, batch)
-    for output in graph.outputs:
-        if output in carriers:
-            output.shape = None
+            _repeat_constants(graph, node, place, image, batch)
     for node in graph:
         for value in node.outputs:
             value.shape = None
 
 
-def _carriers(graph: ir.Graph, image: ir.Value, batch: int) -> set[ir.Value]:
-    """The values that depend on the image (their first axis holds the batch, alone or merged with another axis)."""
-    reached = {image}
+def _places(graph: ir.Graph, image: ir.Value, batch: int) -> dict[ir.Value, Place]:
+    """Where each value that depends on the image carries the batch; values of unknown place are left out."""
+    places = {image: Place(0)}
     for node in graph:
-        if any(value in reached for value in node.inputs):
-            reached.update(node.outputs)
-    return reached
+        source = next((value for value in node.inputs if value in places), None)
+        if source is None or node.op_type == "Shape":
+            continue
+        for output in node.outputs:
+            place = _place_after(node, source, output, places[source], batch)
+            if place is not None:
+                places[output] = place
+    return places
 
 
-def _free_reshape(graph: ir.Graph, node: ir.Node, batch: int) -> None:
+def _place_after(node: ir.Node, source: ir.Value, output: ir.Value, place: Place, batch: int) -> Place | None:
+    """Where `output` carries the batch that `source` carries in `place`."""
+    before, after = static_dims(source), static_dims(output)
+    if before is None or after is None:
+        return None
+    if node.op_type == "Reshape":
+        return _place_after_reshape(before, place, after, batch)
+    axis = _axis_after(node, place.axis, len(before), len(after))
+    return None if axis is None else Place(axis, place.outer)
+
+
+def _axis_after(node: ir.Node, axis: int, before: int, after: int) -> int | None:
+    """Which of the `after` axes of the result is axis `axis` of the `before` axes that the node reads."""
+    match node.op_type:
+        case "Flatten":
+            return 0 if axis == 0 else None
+        case "Transpose":
+            return int(attribute(node, "perm", list(reversed(range(before)))).index(axis))
+        case "Gemm":
+            return 1 - axis if attribute(node, "transA", 0) else axis
+        case "Unsqueeze":
+            added = _axes(node, after)
+            return [i for i in range(after) if i not in added][axis]
+    if after >= before:
+        return axis + after - before  # aligned at the right, as broadcasting does
+    removed = _axes(node, before)
+    return None if axis in removed else axis - sum(gone < axis for gone in removed)
+
+
+def _place_after_reshape(before: Sequence[int], place: Place, after: Sequence[int], batch: int) -> Place | None:
+    """The axis of `after` that holds the batch: as many elements lie outside it in row-major order as before.
+
+    An axis of the batch's own size is preferred to one that is merged with it. Between two axes it is merged with the
+    second where what follows is split into more axes ([L, N, D] to [L, N·heads, D/heads]), else with the first
+    ([L, N, D] or [L, N, heads, D/heads] to [L·N, D]).
+    """
+    outside = int(np.prod(before[: place.axis])) * place.outer
+    found: list[Place] = []
+    reached = 1
+    for axis, size in enumerate(after):
+        if reached == outside and size == batch:
+            return Place(axis)
+        outer, rest = divmod(outside, reached)
+        if rest == 0 and outer and size % (outer * batch) == 0:
+            found.append(Place(axis, outer))
+        reached *= size
+    if len(found) > 1 and len(after) - found[-1].axis <= len(before) - place.axis - 1:
+        return found[-2]
+    return found[-1] if found else None
+
+
+def _axes(node: ir.Node, rank: int) -> list[int]:
+    """The axes that a Squeeze, Unsqueeze, Gather or reduction adds or removes, none where they aren't known."""
+    if node.op_type == "Gather":
+        return [attribute(node, "axis", 0) % rank]
+    given = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    listed = attribute(node, "axes") or ([] if given is None else given.ravel().tolist())
+    single = attribute(node, "axis")
+    return [int(axis) % rank for axis in (listed if single is None else [single])]
+
+
+def _free_reshape(graph: ir.Graph, node: ir.Node, before: Place, after: Place) -> None:
+    """Every size is known but the batch's; 0 copies it, which shape inference follows better than −1."""
+    shape, source = list(static_dims(node.outputs[0]) or ()), static_dims(node.inputs[0]) if node.inputs[0] else None
+    copied = before.axis == after.axis and source is not None and source[after.axis] == shape[after.axis]
+    shape[after.axis] = 0 if copied and not attribute(node, "allowzero", 0) else -1
+    node.replace_input_with(1, add_constant(graph, f"{node.outputs[0].name}/target", np.array(shape, np.int64)))
+
+
+def _free_resize(graph: ir.Graph, node: ir.Node, place: Place) -> None:
+    """Names the axes that are resized, so that the sizes no longer mention the batch."""
+    sizes = constant_of(node.inputs[3]) if len(node.inputs) > 3 else None
+    shape = static_dims(node.inputs[0]) if node.inputs[0] is not None else None
+    if sizes is None or shape is None or "axes" in node.attributes or place != Place(0) or sizes[0] != shape[0]:
+        return
+    axes = list(range(1, len(shape)))
+    node.attributes["axes"] = ir.AttrInt64s("axes", axes)
+    node.replace_input_with(3, add_constant(graph, f"{node.outputs[0].name}/sizes", sizes[1:]))
+
+
+def _free_expand(graph: ir.Graph, node: ir.Node, place: Place | None, batch: int) -> None:
+    """A target of 1 leaves the batch as it is."""
     target = constant_of(node.inputs[1])
-    before = static_dims(node.inputs[0]) if node.inputs[0] is not None else None
-    after = static_dims(node.outputs[0])
-    if target is None or before is None or after is None or not after or target[0] in (0, -1) and -1 not in target[1:]:
+    if place is None or target is None or batch == 1:
         return
-    if before and before[0] == batch and after[0] == batch:
-        lead = 0
-    elif after[0] % batch == 0 and (target[0] == after[0] or target[0] == -1):
-        lead = -1
-    else:
-        return
-    name = f"{node.outputs[0].name}/target"
-    value = ir.val(name, const_value=ir.tensor(np.array([lead, *after[1:]], np.int64), name=name))
-    graph.register_initializer(value)
-    node.replace_input_with(1, value)
+    axis = place.axis - len(static_dims(node.outputs[0]) or ()) + target.size
+    if axis >= 0 and target[axis] == batch:
+        free = np.where(np.arange(target.size) == axis, 1, target)
+        node.replace_input_with(1, add_constant(graph, f"{node.outputs[0].name}/target", free))
 
 
-def _repeat_constants(graph: ir.Graph, node: ir.Node, carriers: set[ir.Value], image: ir.Value, batch: int) -> None:
+def _repeat_constants(graph: ir.Graph, node: ir.Node, place: Place, image: ir.Value, batch: int) -> None:
     """A constant joined to batch data along another axis (a class token) is repeated for every image."""
-    constants = [index for index, value in enumerate(node.inputs) if constant_of(value) is not None]
-    if node.attributes["axis"].value == 0 or not constants or not any(value in carriers for value in node.inputs):
+    if place.outer != 1 or attribute(node, "axis") % len(static_dims(node.outputs[0]) or (1,)) == place.axis:
         return
-    for index in constants:
-        value = node.inputs[index]
+    for index, value in enumerate(node.inputs):
         content = constant_of(value)
-        if value is None or content is None or content.ndim == 0 or content.shape[0] != batch:
+        if value is None or content is None or content.ndim <= place.axis or content.shape[place.axis] != batch:
+            continue
+        one = np.take(content, [0], axis=place.axis)
+        if not (content == one).all():
             continue
         before = list(graph)
         op = Emitter(graph, f"{node.outputs[0].name}/repeat_{index}")
-        shape = op.Concat(op.Shape(image, start=0, end=1), list(content.shape[1:]), axis=0)
-        node.replace_input_with(index, op.Expand(value if batch == 1 else content[:1], shape))
+        sizes: list[ir.Value | list[int]] = [list(content.shape[: place.axis]), op.Shape(image, start=0, end=1)]
+        shape = op.Concat(*(part for part in [*sizes, list(content.shape[place.axis + 1 :])] if part), axis=0)
+        node.replace_input_with(index, op.Expand(value if batch == 1 else one, shape))
         added = list(graph)[len(before) :]
         graph.remove(added)
         graph.insert_before(node, added)

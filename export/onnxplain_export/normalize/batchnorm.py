@@ -2,11 +2,13 @@
 
 import numpy as np
 import onnx_ir as ir
+
 from onnxplain_export.emitter import attribute, constant_of
+from onnxplain_export.normalize.initializers import add_constant
 
 
 def fold_batch_normalization(graph: ir.Graph) -> int:
-    """Folds where the linear operator feeds nothing else and its weights are constants; returns how many were folded."""
+    """Folds where the linear operator feeds nothing else and has constant weights; returns how many were folded."""
     return sum(_fold(graph, node) for node in list(graph) if node.op_type == "BatchNormalization")
 
 
@@ -29,6 +31,8 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     _set_input(graph, linear, 2, new_bias.astype(weight.dtype))
     ir.convenience.replace_all_uses_with(node.outputs[0], linear.outputs[0], replace_graph_outputs=True)
     graph.remove(node, safe=True)
+    # A name goes with its content, which `verify` compares by name.
+    linear.outputs[0].name, node.outputs[0].name = node.outputs[0].name, linear.outputs[0].name
     return True
 
 
@@ -52,8 +56,7 @@ def _output_axis(linear: ir.Node) -> int:
 
 def _set_input(graph: ir.Graph, node: ir.Node, index: int, content: np.ndarray) -> None:
     name = f"{node.outputs[0].name}/{'weight' if index == 1 else 'bias'}/folded"
-    value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(content), name=name))
-    graph.register_initializer(value)
+    value = add_constant(graph, name, content)
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     node.replace_input_with(index, value)

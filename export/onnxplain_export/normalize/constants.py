@@ -1,12 +1,17 @@
 """Folds whatever doesn't depend on the input: constant nodes, and shape arithmetic over axes that are known."""
 
+import operator
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.reference
 import onnx_ir as ir
-from onnxplain_export.emitter import OPSET, attribute, constant_of, dims
+
+from onnxplain_export.emitter import OPSET, Dim, attribute, constant_of, dims
+from onnxplain_export.normalize.initializers import add_constant
 
 LARGEST = 1 << 31
 """Bytes; a constant that would grow beyond is left to the runtime."""
@@ -25,24 +30,30 @@ UNFOLDABLE = frozenset(
     }
 )
 
-Partial = list[int | None]
+Partial = list[int | str | None]
+"""Integers that a graph computes: numbers, the symbol of an axis whose size one is, None where nothing is known."""
 
 
-def fold_constants(graph: ir.Graph) -> None:
-    """Replaces every node whose inputs are all constants by its value, and known shapes by constants."""
+def fold_constants(graph: ir.Graph) -> bool:
+    """Replaces nodes whose inputs are all constants by their values, and known shapes by constants; True if any was."""
     partial: dict[ir.Value, Partial] = {}
-    for node in list(graph):
-        known = _known_integers(node, partial)
-        if known is not None and len(node.outputs) == 1:
-            partial[node.outputs[0]] = known
-            if None not in known:
-                scalar = _is_scalar(node)
-                _replace(graph, node, [np.array(known[0] if scalar else known, np.int64)])
-                continue
-        if node.op_type == "Reshape":
-            _fix_target(graph, node, partial)
-        if _foldable(node):
-            _replace(graph, node, _evaluate(node))
+    folded = [_fold(graph, node, partial) for node in list(graph)]
+    return any(folded)
+
+
+def _fold(graph: ir.Graph, node: ir.Node, partial: dict[ir.Value, Partial]) -> bool:
+    known = _known_integers(node, partial)
+    if known is not None and len(node.outputs) == 1:
+        partial[node.outputs[0]] = known
+        numbers = [number for number in known if isinstance(number, int)]
+        if len(numbers) == len(known):
+            _replace(graph, node, [np.array(numbers[0] if _is_scalar(node) else numbers, np.int64)])
+            return True
+    contents = _evaluate(node) if _foldable(node) else None
+    if contents is not None:
+        _replace(graph, node, contents)
+        return True
+    return node.op_type in ("Reshape", "Expand") and _fix_target(graph, node, partial)
 
 
 def _foldable(node: ir.Node) -> bool:
@@ -58,24 +69,24 @@ def _foldable(node: ir.Node) -> bool:
     return True
 
 
-def _evaluate(node: ir.Node) -> list[np.ndarray]:
-    """The node's outputs by the ONNX reference evaluator."""
-    feeds = {value.name: constant_of(value) for value in node.inputs if value is not None}
+def _evaluate(node: ir.Node) -> list[np.ndarray] | None:
+    """The node's outputs by the ONNX reference evaluator; None where it can't, and the node is left to the runtime."""
+    feeds = {str(value.name): constant_of(value) for value in node.inputs if value is not None}
     # Outputs and inputs keep their names; types are irrelevant to the evaluator.
-    inputs = [onnx.helper.make_value_info(str(name), onnx.TypeProto()) for name in feeds]
+    inputs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in feeds]
     outputs = [onnx.helper.make_value_info(str(value.name), onnx.TypeProto()) for value in node.outputs]
     graph = onnx.helper.make_graph([ir.to_proto(node)], "constant", inputs, outputs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
-    results = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
+    try:
+        results = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
+    except Exception:  # the evaluator raises whatever its Python does; an unfolded node is as right as a folded one
+        return None
     return [np.asarray(result) for result in results]
 
 
 def _replace(graph: ir.Graph, node: ir.Node, contents: list[np.ndarray]) -> None:
     for output, content in zip(node.outputs, contents, strict=True):
-        array = np.ascontiguousarray(content).reshape(np.shape(content))
-        name = f"{output.name}/folded"
-        value = ir.val(name, const_value=ir.tensor(array, name=name))
-        graph.register_initializer(value)
+        value = add_constant(graph, f"{output.name}/folded", content)
         if output.is_graph_output():
             identity = ir.node("Identity", [value], name=f"{node.name}/constant")
             graph.insert_after(node, identity)
@@ -103,12 +114,16 @@ def _known_integers(node: ir.Node, partial: dict[ir.Value, Partial]) -> Partial 
         if axes is None:
             return None
         window = slice(attribute(node, "start", 0), attribute(node, "end", None))
-        return [axis if isinstance(axis, int) else None for axis in axes][window]
+        return list(axes)[window]
+    if node.op_type == "Size" and node.inputs[0] in partial:
+        return [len(partial[node.inputs[0]])]
     handler = _SHAPE_ARITHMETIC.get(node.op_type)
+    if node.op_type == "Cast" and attribute(node, "to") != int(ir.DataType.INT64):
+        return None
     if handler is None or not any(value in partial for value in node.inputs if value is not None):
         return None
     operands = [_integers(value, partial) for value in node.inputs]
-    return handler(node, operands)
+    return handler(operands)
 
 
 def _integers(value: ir.Value | None, partial: dict[ir.Value, Partial]) -> Partial | None:
@@ -122,51 +137,96 @@ def _integers(value: ir.Value | None, partial: dict[ir.Value, Partial]) -> Parti
     return [int(number) for number in np.atleast_1d(content)]
 
 
-def _gather(node: ir.Node, operands: list[Partial | None]) -> Partial | None:
+def _gather(operands: list[Partial | None]) -> Partial | None:
     data, indices = operands
-    return None if data is None or indices is None else [None if i is None else data[i] for i in indices]
+    places = [i for i in indices or () if isinstance(i, int)]
+    if (
+        data is None
+        or indices is None
+        or len(places) < len(indices)
+        or any(not -len(data) <= i < len(data) for i in places)
+    ):
+        return None
+    return [data[i] for i in places]
 
 
-def _slice(node: ir.Node, operands: list[Partial | None]) -> Partial | None:
+def _slice(operands: list[Partial | None]) -> Partial | None:
     data, start, end = operands[:3]
     step = operands[4] if len(operands) > 4 and operands[4] else [1]
-    if data is None or not start or not end or None in (start[0], end[0], step[0]):
+    if data is None or not start or not end:
         return None
-    return data[slice(start[0], end[0], step[0])]
+    bounds = [number for number in (start[0], end[0], step[0]) if isinstance(number, int)]
+    return data[slice(*bounds)] if len(bounds) == 3 else None
 
 
-def _concat(node: ir.Node, operands: list[Partial | None]) -> Partial | None:
+def _concat(operands: list[Partial | None]) -> Partial | None:
     return None if any(part is None for part in operands) else [number for part in operands if part for number in part]
 
 
-def _same(node: ir.Node, operands: list[Partial | None]) -> Partial | None:
+def _same(operands: list[Partial | None]) -> Partial | None:
     return operands[0]
 
 
-def _cast(node: ir.Node, operands: list[Partial | None]) -> Partial | None:
-    return operands[0] if attribute(node, "to") == int(ir.DataType.INT64) else None
+def _elementwise(function: Callable[[int, int], int]) -> Callable[[list[Partial | None]], Partial | None]:
+    """Arithmetic on two lists of integers, of which one may be a single number."""
+
+    def handler(operands: list[Partial | None]) -> Partial | None:
+        a, b = operands
+        if a is None or b is None or not (len(a) == len(b) or 1 in (len(a), len(b))):
+            return None
+        size = max(len(a), len(b))
+        pairs = zip(a * (size // len(a)), b * (size // len(b)), strict=True)
+        return [function(x, y) if isinstance(x, int) and isinstance(y, int) else None for x, y in pairs]
+
+    return handler
+
+
+def _quotient(a: int, b: int) -> int:
+    """Integer division as ONNX's Div does it, towards zero."""
+    return int(a / b) if b else 0
 
 
 _SHAPE_ARITHMETIC: dict[str, Any] = {
+    "Add": _elementwise(operator.add),
+    "Sub": _elementwise(operator.sub),
+    "Mul": _elementwise(operator.mul),
+    "Div": _elementwise(_quotient),
     "Gather": _gather,
     "Slice": _slice,
     "Concat": _concat,
     "Unsqueeze": _same,
     "Squeeze": _same,
-    "Cast": _cast,
+    "Cast": _same,
 }
 
 
-def _fix_target(graph: ir.Graph, node: ir.Node, partial: dict[ir.Value, Partial]) -> None:
-    """Gives a Reshape with one unknown axis a constant target, with −1 there."""
-    target = node.inputs[1]
+def _fix_target(graph: ir.Graph, node: ir.Node, partial: dict[ir.Value, Partial]) -> bool:
+    """Gives a Reshape or Expand a constant target where the unknown sizes are those of the input; True if it could."""
+    target, source = node.inputs[1], None if node.inputs[0] is None else dims(node.inputs[0])
     if target is None or target not in partial:
-        return
-    known = partial[target]
-    if known.count(None) != 1 or any(axis is not None and axis < 1 for axis in known):
-        return
-    name = f"{node.outputs[0].name}/target"
-    content = np.array([-1 if axis is None else axis for axis in known], np.int64)
-    value = ir.val(name, const_value=ir.tensor(content, name=name))
-    graph.register_initializer(value)
-    node.replace_input_with(1, value)
+        return False
+    known, given = partial[target], source or ()
+    fixed = _expand_target(known, given) if node.op_type == "Expand" else _reshape_target(known, given)
+    if fixed is None:
+        return False
+    node.replace_input_with(1, add_constant(graph, f"{node.outputs[0].name}/target", np.array(fixed, np.int64)))
+    return True
+
+
+def _reshape_target(known: Partial, source: Sequence[Dim]) -> list[int] | None:
+    """0 copies an axis of the input, −1 stands for the one that is left."""
+    if any(axis == 0 for axis in known):
+        return None
+    copied = [isinstance(axis, str) and axis == there for axis, there in zip_longest(known, source[: len(known)])]
+    fixed = [0 if copy else axis if isinstance(axis, int) else -1 for axis, copy in zip(known, copied, strict=True)]
+    return fixed if fixed.count(-1) <= 1 else None
+
+
+def _expand_target(known: Partial, source: Sequence[Dim]) -> list[int] | None:
+    """1 leaves an axis of the input as it is."""
+    lead = len(known) - len(source)
+    if lead < 0 or not source:
+        return None
+    aligned = [None] * lead + list(source)
+    fixed = [1 if isinstance(axis, str) and axis == there else axis for axis, there in zip(known, aligned, strict=True)]
+    return [axis for axis in fixed if isinstance(axis, int)] if all(isinstance(axis, int) for axis in fixed) else None

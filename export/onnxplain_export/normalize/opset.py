@@ -7,6 +7,7 @@ import onnx.inliner
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnx import version_converter
+
 from onnxplain.errors import ModelError
 from onnxplain_export.emitter import IR_VERSION, OPSET
 from onnxplain_export.vjp import NO_GRADIENT, STANDARD
@@ -15,12 +16,14 @@ OLDEST, NEWEST = 7, 26
 LARGE = 1 << 16
 """Initializers above this many bytes are set aside while protos are rewritten, so that no model is too big for one."""
 
+RESIZE_CHANGED = 11
+"""The opset from which Resize has a coordinate_transformation_mode."""
 CHANGED_MEANING = frozenset({"GroupNormalization"})
 """Operators whose newer version computes something else than version 20's: inlined, never relabelled."""
 
 
 def to_opset_20(model: ir.Model) -> ir.Model:
-    """The same function in opset 20; composites newer than that are inlined, what can't be expressed is refused by node."""
+    """The same function in opset 20; newer composites are inlined, what can't be expressed is refused by node."""
     version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", OPSET))
     if not OLDEST <= version <= NEWEST:
         raise ModelError(f"the model uses opset {version}; opsets {OLDEST} to {NEWEST} are read")
@@ -29,15 +32,35 @@ def to_opset_20(model: ir.Model) -> ir.Model:
     passes.InlinePass()(model)
     passes.RemoveUnusedOpsetsPass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
+    _check_operators(model, version)
     model.ir_version = IR_VERSION  # IR 3 would have initializers among the inputs again
     if version > OPSET:
         model = _inline(model, _newer_composites(model, version))
         _relabel(model, version)
     elif version < OPSET:
         model = _rewritten(model, lambda proto: version_converter.convert_version(proto, OPSET))
+        if version < RESIZE_CHANGED:
+            _keep_resizing(model)
     model = _inline(model, _composites_without_rule(model))
     model.ir_version = IR_VERSION
     return model
+
+
+def _check_operators(model: ir.Model, version: int) -> None:
+    """Refuses, by node, operators that the model's own opset doesn't have."""
+    for node in model.graph.all_nodes():
+        if node.domain == "" and not onnx.defs.has(node.op_type, max_inclusive_version=version):
+            raise ModelError(f"{node.op_type} (node {node.name!r}) is no operator of opset {version}")
+
+
+def _keep_resizing(model: ir.Model) -> None:
+    """Spells out how Upsample and the first Resize map coordinates; the converter leaves later, other defaults."""
+    for node in model.graph.all_nodes():
+        if node.op_type == "Resize" and node.domain == "" and "coordinate_transformation_mode" not in node.attributes:
+            node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+                "coordinate_transformation_mode", "asymmetric"
+            )
+            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
 
 
 def _newer_composites(model: ir.Model, version: int) -> set[str]:
@@ -62,7 +85,7 @@ def _composites_without_rule(model: ir.Model) -> set[str]:
 
 
 def _has_body(schema: onnx.defs.OpSchema) -> bool:
-    return schema.has_function or schema.has_context_dependent_function
+    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]  # absent from onnx's stubs
 
 
 def _inline(model: ir.Model, op_types: Collection[str]) -> ir.Model:
@@ -109,10 +132,9 @@ def _rewritten(model: ir.Model, rewrite: Callable[[onnx.ModelProto], onnx.ModelP
     """`rewrite` applied to the model as a proto, with its large weights set aside meanwhile as graph inputs."""
     graph = model.graph
     aside = [v for v in graph.initializers.values() if v.const_value is not None and v.const_value.nbytes > LARGE]
-    tensors = {value.name: value.const_value for value in aside}
-    for value in aside:
-        value.shape = value.const_value.shape if value.const_value is not None else None
-        value.type = ir.TensorType(value.const_value.dtype) if value.const_value is not None else None
+    tensors = {value.name: value.const_value for value in aside if value.const_value is not None}
+    for value, tensor in zip(aside, tensors.values(), strict=True):
+        value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
         graph.initializers.pop(value.name or "")
         value.const_value = None
         graph.inputs.append(value)

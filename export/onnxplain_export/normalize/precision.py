@@ -1,10 +1,15 @@
-"""Everything is computed in float32: half and double precision models are converted, integer images explained as floats."""
+"""Everything is computed in float32: half and double precision are converted, integer images explained as floats."""
 
 import numpy as np
 import onnx_ir as ir
+
+from onnxplain.errors import ModelError
 from onnxplain_export.emitter import attribute
 
 OTHER_FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+
+MOVING = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Flatten", "Identity", "Concat", "Split"})
+"""Operators that mean the same on integers and floats."""
 
 
 def to_float32(model: ir.Model) -> str | None:
@@ -26,20 +31,39 @@ def to_float32(model: ir.Model) -> str | None:
 
 
 def explain_at_float(model: ir.Model, image: ir.Value) -> bool:
-    """Makes an integer image input float32 and removes the Casts that did so inside; True if it was an integer."""
+    """Makes an integer image input float32 and removes the Casts that did so inside; True if it was an integer.
+
+    Refused where the model computes with the integers themselves: a gradient at tokens or table indices means nothing.
+    """
     if image.dtype is None or image.dtype.is_floating_point():
         return False
+    casts = _casts_of(model.graph, image)
     image.type = ir.TensorType(ir.DataType.FLOAT)
     forget_types(model)
-    reached = {image}
-    for node in list(model.graph):
-        if not any(value in reached for value in node.inputs):
-            continue
-        if node.op_type == "Cast":
+    for node in casts:
+        if node.inputs[0] is not None:
             ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0], replace_graph_outputs=False)
-        elif node.op_type in ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Flatten", "Pad", "Identity"):
-            reached.update(node.outputs)
     return True
+
+
+def _casts_of(graph: ir.Graph, image: ir.Value) -> list[ir.Node]:
+    """The Casts that the integer image goes through, seen through operators that only move its elements."""
+    integers, casts = {image}, []
+    for node in graph:
+        if node.op_type == "Shape" or not any(value in integers for value in node.inputs):
+            continue
+        if node.op_type == "Cast" and attribute(node, "to") != int(ir.DataType.BOOL):
+            casts.append(node)
+            if attribute(node, "to") != int(ir.DataType.FLOAT):
+                integers.add(node.outputs[0])
+        elif node.op_type in MOVING and node.inputs[0] in integers:
+            integers.update(node.outputs)
+        else:
+            raise ModelError(
+                f"{node.op_type} (node {node.name!r}) computes with the integers of input {image.name!r}; "
+                "only models that cast them to floats first are explained"
+            )
+    return casts
 
 
 def forget_types(model: ir.Model) -> None:

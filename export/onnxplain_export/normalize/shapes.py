@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
+
 from onnxplain.errors import ModelError
-from onnxplain_export.emitter import attribute, static_dims
+from onnxplain_export.emitter import attribute
 
 BATCH = "N"
 """The name of the free batch axis in every graph."""
@@ -28,7 +29,9 @@ def image_layout(shape: Sequence[object]) -> str | None:
 
 def fix_input(image: ir.Value, size: tuple[int, int] | None) -> None:
     """Names the batch axis and gives every other axis of the explained input a number, from `size` where it is free."""
-    if image.shape is None or len(image.shape) < 2:
+    if image.shape is None:
+        raise ModelError(f"input {image.name!r} declares no shape; export the model with one")
+    if len(image.shape) < 2:
         raise ModelError(f"input {image.name!r} has no batch axis (its shape is {image.shape})")
     axes: list[int | str | None] = [axis if isinstance(axis, int) else axis.value for axis in image.shape]
     axes[0] = BATCH
@@ -64,7 +67,7 @@ def make_padding_explicit(graph: ir.Graph) -> None:
 
 def _resolved_pads(node: ir.Node, mode: str) -> list[int]:
     source = static_dims_but_batch(node, node.inputs[0])
-    kernel = attribute(node, "kernel_shape") or list(static_dims(node.inputs[1]) or ())[2:]
+    kernel = attribute(node, "kernel_shape") or static_dims_but_batch(node, node.inputs[1])
     rank = len(source)
     strides = attribute(node, "strides", [1] * rank)
     dilations = attribute(node, "dilations", [1] * rank)

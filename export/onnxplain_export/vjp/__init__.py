@@ -5,15 +5,23 @@ To add an operator: write its function in the family's file, and cases in `tests
 
 from onnxplain_export.vjp import (  # noqa: F401 (imported for the rules that they register)
     activation,
+    control,
     convolution,
+    deformable,
     elementwise,
     indexing,
     linear,
+    machine_learning,
     normalization,
     pooling,
+    recurrent,
     reduction,
     resampling,
+    sampling,
+    scatter,
     shape,
+    spectral,
+    trigonometric,
 )
 from onnxplain_export.vjp.registry import (
     NO_GRADIENT,

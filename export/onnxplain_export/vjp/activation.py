@@ -123,6 +123,19 @@ def gelu(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     return (op.Mul(g, op.Add(cumulative, op.Mul(x, density))),)
 
 
+@vjp("ThresholdedRelu")
+def thresholded_relu(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d = [x > α] dx, α = 1 by default."""
+    return (op.Where(op.Greater(node.inputs[0], float(attribute(node, "alpha", 1.0))), g, 0.0),)
+
+
+@vjp("Shrink")
+def shrink(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d = [x < -λ or x > λ] dx, λ = 0.5 by default."""
+    x, width = node.inputs[0], float(attribute(node, "lambd", 0.5))
+    return (op.Where(op.Or(op.Less(x, -width), op.Greater(x, width)), g, 0.0),)
+
+
 @vjp("Softmax")
 def softmax(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """d softmax: y (g - Σ g y), summed along the axis."""
@@ -140,17 +153,21 @@ def log_softmax(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 
 @vjp("Clip")
 def clip(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
-    """d clip(x, a, b) = [a ≤ x ≤ b] dx: 1 at the bounds, as torch.clamp; ReLU6 (0 to 6) has 0 there, as torch's."""
+    """d clip(x, a, b) = [a ≤ x ≤ b] dx + [x < a ≤ b] da + [max(x, a) > b] db.
+
+    1 at the bounds, as torch.clamp; ReLU6 (0 to 6) has 0 there, as torch's.
+    """
     x, low, high = (*node.inputs, None, None)[:3]
+    bounds = [_along_low(op, x, low, high, g), _along_high(op, x, low, high, g)]
     if _number(low) == 0.0 and _number(high) == 6.0:
         # From the output: a mask that reads x would keep onnxruntime from fusing Conv and Clip.
         y = node.outputs[0]
-        return [op.Mul(g, op.Mul(positive(op, y), below(op, y, 6.0))), None, None]
+        return [op.Mul(g, op.Mul(positive(op, y), below(op, y, 6.0))), *bounds]
     if low is not None:
         g = op.Mul(g, _at_least(op, x, low))
     if high is not None:
         g = op.Mul(g, _at_most(op, x, high))
-    return [g, None, None][: len(node.inputs)]
+    return [g, *bounds][: len(node.inputs)]
 
 
 def positive(op: Emitter, y: ir.Value) -> ir.Value:
@@ -165,6 +182,22 @@ def below(op: Emitter, y: ir.Value, bound: float) -> ir.Value:
     """1 where y < bound, else 0, for a bound other than 0, as one operator."""
     steepness = 2.0 * _steepness(bound)
     return op.HardSigmoid(y, alpha=-steepness, beta=steepness * bound)
+
+
+def _along_low(op: Emitter, x: Any, low: ir.Value | None, high: ir.Value | None, g: ir.Value) -> ir.Value | None:
+    """The lower bound's cotangent."""
+    if low is None or not op.wants(low):
+        return None
+    effective = op.Less(x, low) if high is None else op.And(op.Less(x, low), op.LessOrEqual(low, high))
+    return op.Reshape(op.ReduceSum(op.Where(effective, g, 0.0), keepdims=0), op.Shape(low))
+
+
+def _along_high(op: Emitter, x: Any, low: ir.Value | None, high: ir.Value | None, g: ir.Value) -> ir.Value | None:
+    """The upper bound's cotangent."""
+    if high is None or not op.wants(high):
+        return None
+    effective = op.Greater(x if low is None else op.Max(x, low), high)
+    return op.Reshape(op.ReduceSum(op.Where(effective, g, 0.0), keepdims=0), op.Shape(high))
 
 
 def _at_least(op: Emitter, x: ir.Value | None, low: ir.Value) -> ir.Value:

@@ -12,22 +12,52 @@ from onnxplain_export.vjp.window import Window, spatial_sizes, window_of
 
 @vjp("Conv")
 def conv(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
-    """y = W * x: dx = Wᵀ * dy, a convolution with the flipped weight at stride 1, else a transposed one; db = Σ dy."""
+    """y = W * x: dx = Wᵀ * dy, a convolution with the flipped weight at stride 1, else a transposed one; db = Σ dy.
+
+    dW is the convolution of x with dy over the batch.
+    """
     x, weight, *bias = node.inputs
     window = window_of(node)
     gx = _conv_adjoint(op, node, weight, g) if op.wants(x) else None
-    return gx, None, *(_bias_gradient(op, b, g, window.rank) for b in bias)
+    gw = _weight_gradient(op, node, x, g) if op.wants(weight) else None
+    return gx, gw, *(_bias_gradient(op, b, g, window.rank) for b in bias)
 
 
 @vjp("ConvTranspose")
 def conv_transpose(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
-    """y = Wᵀ * x: dx = W * dy, the convolution with the same weight and window; db = Σ dy."""
+    """y = Wᵀ * x: dx = W * dy, the convolution with the same weight and window; db = Σ dy, dW that convolution's."""
     x, weight, *bias = node.inputs
     window, group = window_of(node), attribute(node, "group", 1)
     if attribute(node, "output_shape") is not None:
         raise NoGradientError(f"ConvTranspose (node {node.name!r}): output_shape must be resolved to pads first")
     gx = op.Conv(g, _own_weight(op, weight), group=group, **_attributes(window)) if op.wants(x) else None
-    return gx, None, *(_bias_gradient(op, b, g, window.rank) for b in bias)
+    gw = _weight_gradient(op, node, g, x) if op.wants(weight) else None
+    return gx, gw, *(_bias_gradient(op, b, g, window.rank) for b in bias)
+
+
+def _weight_gradient(op: Emitter, node: ir.Node, x: Any, y: Any) -> ir.Value:
+    """Σ over the batch of x around each tap times y: a convolution of x with y as its weight, the batch as channels.
+
+    x [N, C, …] becomes [C/g, g N, …], y [N, M, …] the weight [M, N, …]; strides and dilations change places.
+    """
+    window, group = window_of(node), attribute(node, "group", 1)
+    spatial = range(window.rank)
+    known = ranked_dims(node, node.inputs[0] if node.op_type == "Conv" else node.outputs[0])
+    channels, sizes = known[1], known[2:]
+    if not isinstance(channels, int) or not all(isinstance(size, int) for size in sizes):
+        raise NoGradientError(f"{node.op_type} (node {node.name!r}): the weight's gradient needs fixed sizes")
+    if group == 1:
+        images = op.Transpose(x, perm=[1, 0, *(2 + axis for axis in spatial)])
+    else:
+        grouped = op.Reshape(x, [-1, group, channels // group, *sizes])
+        swapped = op.Transpose(grouped, perm=[2, 1, 0, *(3 + axis for axis in spatial)])
+        images = op.Reshape(swapped, [channels // group, -1, *sizes])
+    kernels = op.Transpose(y, perm=[1, 0, *(2 + axis for axis in spatial)])
+    options = {"strides": window.dilations, "dilations": window.strides, "pads": window.pads}
+    taps = op.Conv(images, kernels, group=group, **options)
+    if max(window.strides) > 1:  # the rows and columns that no window reaches
+        taps = op.Slice(taps, [0] * window.rank, list(window.kernel), [2 + axis for axis in spatial])
+    return op.Transpose(taps, perm=[1, 0, *(2 + axis for axis in spatial)])
 
 
 def _conv_adjoint(op: Emitter, node: ir.Node, weight: ir.Value | None, g: ir.Value) -> ir.Value:

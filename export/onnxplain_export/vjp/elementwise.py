@@ -13,6 +13,9 @@ from onnxplain_export.vjp.registry import Cotangents, no_gradient, vjp
 no_gradient("Ceil", "Floor", "Round", "Sign")
 no_gradient("And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor")
 no_gradient("BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor")
+no_gradient("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix")
+no_gradient("ImageDecoder", "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer")
+no_gradient("OptionalHasElement", "SequenceEmpty", "SequenceLength")
 no_gradient("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 
@@ -128,16 +131,12 @@ def erf(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     return (op.Mul(g, op.Mul(op.Exp(op.Neg(op.Mul(x, x))), 2.0 / math.sqrt(math.pi))),)
 
 
-@vjp("Sin")
-def sin(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
-    """d sin(x) = cos(x) dx."""
-    return (op.Mul(g, op.Cos(node.inputs[0])),)
-
-
-@vjp("Cos")
-def cos(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
-    """d cos(x) = -sin(x) dx."""
-    return (op.Neg(op.Mul(g, op.Sin(node.inputs[0]))),)
+@vjp("Mod", broadcasts=True)
+def mod(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d(a - n b) = da - n db with n the whole number of times that b fits in a."""
+    a, b = node.inputs
+    times = op.Round(op.Div(op.Sub(a, node.outputs[0]), b))
+    return g, op.Neg(op.Mul(g, times))
 
 
 @vjp("Where", broadcasts=True)
@@ -151,6 +150,16 @@ def where(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 def identity(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """d x = dx."""
     return (g,)
+
+
+@vjp("Dropout")
+def dropout(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d x = dx at inference."""
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    fixed = constant_of(training)
+    if training is not None and (fixed is None or fixed.any()):
+        raise NoGradientError(f"Dropout (node {node.name!r}) may be in training mode; export the model for inference")
+    return [g, None, None][: len(node.inputs)]
 
 
 @vjp("Cast")

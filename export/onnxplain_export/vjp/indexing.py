@@ -6,26 +6,24 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.errors import NoGradientError
-from onnxplain_export.emitter import Dim, Emitter, attribute, constant_of, ranked_dims
+from onnxplain_export.emitter import Dim, Emitter, attribute, constant_of, dims, ranked_dims
 from onnxplain_export.vjp.registry import Cotangents, no_gradient, vjp
 
-no_gradient("NonMaxSuppression", "NonZero", "OneHot")
-# A tree picks one of its leaves: constant between the thresholds.
-no_gradient("ai.onnx.ml::TreeEnsemble", "ai.onnx.ml::TreeEnsembleClassifier", "ai.onnx.ml::TreeEnsembleRegressor")
+no_gradient("NonMaxSuppression", "NonZero")
 
 
 @vjp("Slice")
 def slice_(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """g between zeros: the entries that the slice left out have none."""
+    arguments = _slice_arguments(node)
+    if arguments is None:
+        return [_slice_at_run_time(op, node, g), *[None] * (len(node.inputs) - 1)]
     shape = ranked_dims(node, node.inputs[0])
-    for axis, start, end, step in _slice_arguments(node, len(shape)):
+    for axis, start, end, step in arguments:
         size = shape[axis]
         if isinstance(size, int):
             # Python and ONNX cut alike, except that ONNX moves a start before the first entry to that entry.
             g = _put_back(op, g, np.arange(size)[max(start, -size) : end : step], shape, axis)
-        elif (start, step) != (0, 1) or end < np.iinfo(np.int32).max:
-            raise NoGradientError(f"Slice (node {node.name!r}) cuts axis {axis}, whose size is unknown")
     return [g, *[None] * (len(node.inputs) - 1)]
 
 
@@ -44,6 +42,16 @@ def gather(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
             return _put_back(op, g, positions, shape, axis), None
     column = op.Reshape(indices, [-1] + [1] * (len(shape) - axis - 1))
     return _add_at(op, x, op.Expand(column, op.Shape(g)), g, axis), None
+
+
+@vjp("OneHot")
+def one_hot(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """y = off + (on - off) h with h of zeros and ones: d off = Σ (1 - h) g, d on = Σ h g."""
+    indices, depth, _ = node.inputs
+    hot = op.Cast(op.OneHot(indices, depth, [0, 1], axis=attribute(node, "axis", -1)), to=int(op.float_type))
+    on = op.ReduceSum(op.Mul(g, hot), keepdims=0)
+    off = op.ReduceSum(op.Mul(g, op.Sub(1.0, hot)), keepdims=0)
+    return None, None, op.Concat(op.Unsqueeze(off, [0]), op.Unsqueeze(on, [0]), axis=0)
 
 
 @vjp("GatherElements")
@@ -90,12 +98,28 @@ def _one_index_axis(op: Emitter, node: ir.Node, g: ir.Value, axis: int, index_sh
     return op.Reshape(g, op.Concat(before, [-1], after, axis=0))
 
 
-def _slice_arguments(node: ir.Node, rank: int) -> list[tuple[int, int, int, int]]:
-    """(axis, start, end, step) of each axis that a Slice cuts."""
+def _slice_arguments(node: ir.Node) -> list[tuple[int, int, int, int]] | None:
+    """(axis, start, end, step) of each axis that a Slice cuts; None where that is known only when the model runs."""
     given = [constant_of(value) for value in node.inputs[1:]]
     if any(value is not None and array is None for value, array in zip(node.inputs[1:], given, strict=True)):
-        raise NoGradientError(f"the bounds of Slice (node {node.name!r}) are computed while the model runs")
+        return None
+    shape = dims(node.inputs[0]) if node.inputs[0] is not None else None
+    if shape is None:
+        return None
     starts, ends, *rest = (array.tolist() for array in given if array is not None)
-    axes = [axis % rank for axis in rest[0]] if len(given) > 2 and given[2] is not None else range(len(starts))
+    axes = [axis % len(shape) for axis in rest[0]] if len(given) > 2 and given[2] is not None else range(len(starts))
     steps = rest[-1] if len(given) > 3 and given[3] is not None else [1] * len(starts)
-    return list(zip(axes, starts, ends, steps, strict=True))
+    arguments = list(zip(axes, starts, ends, steps, strict=True))
+    uncut = [(start, step) == (0, 1) and end >= np.iinfo(np.int32).max for _, start, end, step in arguments]
+    known = [isinstance(shape[axis], int) or whole for axis, whole in zip(axes, uncut, strict=True)]
+    return arguments if all(known) else None
+
+
+def _slice_at_run_time(op: Emitter, node: ir.Node, g: ir.Value) -> ir.Value:
+    """The entries' numbers, cut as the entries were, say where g belongs."""
+    x = node.inputs[0]
+    count, last = op.Size(x), [-1]
+    numbers = op.Reshape(op.Range(0, count, 1), op.Shape(x))
+    left = op.Reshape(op.Slice(numbers, *node.inputs[1:]), last)
+    zeros = op.Expand(op.floats(0.0), op.Reshape(count, [1]))
+    return op.Reshape(op.ScatterElements(zeros, left, op.Reshape(g, last), reduction="add"), op.Shape(x))

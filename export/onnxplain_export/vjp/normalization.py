@@ -19,7 +19,7 @@ def batch_normalization(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
         raise NoGradientError(
             f"BatchNormalization (node {node.name!r}) is in training mode; export the model for inference"
         )
-    x, scale, _, _, variance = node.inputs
+    x, scale, bias, average, variance = node.inputs
     epsilon = float(attribute(node, "epsilon", 1e-5))
     to_channels = [-1] + [1] * (len(ranked_dims(node, x)) - 2)
     s, v = constant_of(scale), constant_of(variance)
@@ -27,7 +27,24 @@ def batch_normalization(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
         factor = op.floats((s.astype(np.float64) / np.sqrt(v.astype(np.float64) + epsilon)).reshape(to_channels))
     else:
         factor = op.Reshape(op.Div(scale, op.Sqrt(op.Add(variance, epsilon))), to_channels)
-    return op.Mul(g, factor), None, None, None, None
+    dx = op.Mul(g, factor)
+    if not any(op.wants(value) for value in (scale, bias, average, variance)):
+        return dx, None, None, None, None
+    return dx, *_batch_statistics(op, node, g, epsilon)
+
+
+def _batch_statistics(op: Emitter, node: ir.Node, g: ir.Value, epsilon: float) -> list[ir.Value]:
+    """The cotangents of scale, bias, mean and variance: Σ g x̂, Σ g, -s/σ Σ g, -s/(2σ²) Σ g x̂."""
+    x, scale, _, average, variance = node.inputs
+    rank = len(ranked_dims(node, x))
+    others, to_channels = [0, *range(2, rank)], [-1] + [1] * (rank - 2)
+    width = op.Add(variance, epsilon)
+    deviation = op.Sqrt(width)
+    unit = op.Div(op.Sub(x, op.Reshape(average, to_channels)), op.Reshape(deviation, to_channels))
+    ds = op.ReduceSum(op.Mul(g, unit), others, keepdims=0)
+    db = op.ReduceSum(g, others, keepdims=0)
+    dm = op.Neg(op.Mul(db, op.Div(scale, deviation)))
+    return [ds, db, dm, op.Mul(op.Mul(ds, op.Div(scale, width)), -0.5)]
 
 
 @vjp("LayerNormalization")
@@ -44,12 +61,43 @@ def layer_normalization(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 
 @vjp("InstanceNormalization")
 def instance_normalization(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
-    """d(s x̂ + b) = s dx̂, x̂ = (x - mean)/√(var + ε) over the spatial axes of each image and channel."""
-    x, scale, _ = node.inputs
+    """d(s x̂ + b) = s dx̂ + x̂ ds + db, x̂ = (x - mean)/√(var + ε) over the spatial axes of each image and channel."""
+    x, scale, bias = node.inputs
     rank = len(ranked_dims(node, x))
     per_channel = op.Reshape(scale, [-1] + [1] * (rank - 2))
-    dx, _ = _normalized(op, x, op.Mul(g, per_channel), [*range(2, rank)], float(attribute(node, "epsilon", 1e-5)))
-    return dx, None, None
+    epsilon = float(attribute(node, "epsilon", 1e-5))
+    dx, unit = _normalized(op, x, op.Mul(g, per_channel), [*range(2, rank)], epsilon)
+    others = [0, *range(2, rank)]
+    ds = op.ReduceSum(op.Mul(g, unit), others, keepdims=0) if op.wants(scale) else None
+    db = op.ReduceSum(g, others, keepdims=0) if op.wants(bias) else None
+    return dx, ds, db
+
+
+@vjp("GroupNormalization")
+def group_normalization(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d(s x̂ + b) = s dx̂ + x̂ ds + db, x̂ = (x - mean)/√(var + ε) over each group of channels; one s, b a group."""
+    x, scale, bias = node.inputs
+    groups = attribute(node, "num_groups")
+    if x is None or (*ranked_dims(node, scale), *ranked_dims(node, bias)) != (groups, groups):
+        raise NoGradientError(f"GroupNormalization (node {node.name!r}): scale and bias must hold one number a group")
+    grouped, spread = [op.Reshape(value, [0, groups, -1]) for value in (x, g)]
+    per_group = op.Mul(spread, op.Reshape(scale, [-1, 1]))
+    dx, unit = _normalized(op, grouped, per_group, [2], float(attribute(node, "epsilon", 1e-5)))
+    ds = op.ReduceSum(op.Mul(spread, unit), [0, 2], keepdims=0)
+    return op.reshape_like(dx, x), ds, op.ReduceSum(spread, [0, 2], keepdims=0)
+
+
+@vjp("MeanVarianceNormalization")
+def mean_variance_normalization(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d x̂, x̂ = (x - mean)/(σ + 1e-9) over the axes: (g - mean(g))/(σ + 1e-9) - x̂ mean(g x̂)/σ, 0 where σ is 0."""
+    x, axes = node.inputs[0], attribute(node, "axes", [0, 2, 3])
+    centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
+    deviation = op.Sqrt(op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1))
+    width = op.Add(deviation, 1e-9)
+    unit = op.Div(centred, width)
+    along = op.Div(op.Mul(unit, op.ReduceMean(op.Mul(g, unit), axes, keepdims=1)), deviation)
+    across = op.Div(op.Sub(g, op.ReduceMean(g, axes, keepdims=1)), width)
+    return (zero_where(op, op.Equal(deviation, 0.0), op.Sub(across, along)),)
 
 
 @vjp("LRN")

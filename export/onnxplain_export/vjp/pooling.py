@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
-from onnxplain_export.emitter import Emitter, attribute
+from onnxplain_export.emitter import Emitter, attribute, constant_of
 from onnxplain_export.vjp.registry import Cotangents, vjp
 from onnxplain_export.vjp.window import Lane, Window, lanes_of, spatial_sizes, window_of
 
@@ -64,6 +64,37 @@ def global_lp_pool(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """y = (Σ |x|ᵖ)^(1/p): dx = sign(x) |x|^(p-1) dy y^(1-p), 0 where y = 0."""
     inner, outer = _lp_factors(op, node)
     return (op.Mul(inner, op.Mul(g, outer)),)
+
+
+@vjp("MaxUnpool")
+def max_unpool(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """Each entry gets the g of the place that it was put at; the places are counted through the whole output."""
+    window = window_of(node)
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        raise NoGradientError(f"MaxUnpool (node {node.name!r}): runtimes disagree on the indices under output_shape")
+    if any(kernel > stride for kernel, stride in zip(window.kernel, window.strides, strict=True)):
+        raise NoGradientError(f"MaxUnpool (node {node.name!r}): windows that overlap may write one place twice")
+    return op.Gather(op.Reshape(g, [-1]), node.inputs[1]), None
+
+
+@vjp("Col2Im")
+def col2im(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """y adds the columns up at the places of their windows: dx reads the windows of g, one column each."""
+    x, image, block = node.inputs
+    sizes, kernel = constant_of(image), constant_of(block)
+    if x is None or sizes is None or kernel is None:
+        raise NoGradientError(f"Col2Im (node {node.name!r}): the shapes of image and block must be constants")
+    rank = len(sizes)
+    pads = attribute(node, "pads", [0] * (2 * rank))
+    strides, dilations = attribute(node, "strides", [1] * rank), attribute(node, "dilations", [1] * rank)
+    taken = op.Pad(g, [0, 0, *pads[:rank], 0, 0, *pads[rank:]])
+    for axis in reversed(range(rank)):
+        taps = np.arange(kernel[axis]) * dilations[axis]
+        room = sizes[axis] + pads[axis] + pads[rank + axis] - taps[-1] - 1
+        starts = np.arange(room // strides[axis] + 1) * strides[axis]
+        taken = op.Gather(taken, op.constant(taps[:, None] + starts, np.int64), axis=2 + axis)
+    order = [0, 1, *range(2, 2 + 2 * rank, 2), *range(3, 3 + 2 * rank, 2)]
+    return op.reshape_like(op.Transpose(taken, perm=order), x), None, None
 
 
 def _lp_factors(op: Emitter, node: ir.Node) -> tuple[Any, Any]:

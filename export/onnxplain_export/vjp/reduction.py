@@ -23,7 +23,7 @@ def reduce_sum(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 def reduce_mean(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """d mean(x) = Σ dx / n."""
     x, axes = node.inputs[0], _axes(node)
-    known = None if x is None else dims(x)
+    known = None if x is None or isinstance(axes, ir.Value) else dims(x)
     counted = None if known is None else [known[axis] for axis in (range(len(known)) if axes is None else axes)]
     if counted is not None and all(isinstance(size, int) for size in counted):
         share = op.Mul(g, 1.0 / math.prod(size for size in counted if isinstance(size, int)))
@@ -73,11 +73,37 @@ def reduce_log_sum_exp(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     return _answers(node, op.Mul(weights, share))
 
 
+@vjp("ReduceLogSum")
+def reduce_log_sum(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d ln Σx = Σ dx / Σx."""
+    return _answers(node, _spread(op, node, op.Div(g, op.Exp(node.outputs[0]))))
+
+
+@vjp("ReduceProd")
+def reduce_prod(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d Πx = Σ dx Π others. Zeros are counted and left out: where one entry is 0, it alone has a derivative."""
+    x, options = node.inputs[0], _reduce_options(node)
+    zero = op.Equal(x, 0.0)
+    number = op.Cast(zero, to=int(op.float_type))
+    factors = op.Where(zero, 1.0, x)
+    product = op.ReduceProd(factors, _axes(node), keepdims=1, **options)
+    lonely = op.Equal(op.ReduceSum(number, _axes(node), keepdims=1, **options), number)
+    others = op.Where(lonely, op.Div(product, factors), 0.0)
+    return _answers(node, op.Mul(others, _restored(op, node, g)))
+
+
+@vjp("CumSum")
+def cum_sum(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """g summed up from the other end."""
+    backwards, exclusive = 1 - attribute(node, "reverse", 0), attribute(node, "exclusive", 0)
+    return op.CumSum(g, node.inputs[1], reverse=backwards, exclusive=exclusive), None
+
+
 def _extreme(op: Emitter, node: ir.Node, g: ir.Value) -> Cotangents:
     """`g` at the entries that equal the result, divided by their number."""
     axes = _axes(node)
     chosen = op.Cast(op.Equal(node.inputs[0], _restored(op, node, node.outputs[0])), to=int(op.float_type))
-    number = op.ReduceSum(chosen, axes, keepdims=1, noop_with_empty_axes=int(axes == []))
+    number = op.ReduceSum(chosen, axes, keepdims=1, **_reduce_options(node))
     return _answers(node, op.Mul(chosen, op.Div(_restored(op, node, g), number)))
 
 
@@ -85,25 +111,28 @@ def _answers(node: ir.Node, dx: ir.Value) -> Cotangents:
     return [dx, None][: len(node.inputs)]
 
 
-def _axes(node: ir.Node) -> list[int] | None:
-    """The reduced axes as the node gives them; None for all of them, an empty list for none."""
+def _axes(node: ir.Node) -> Any:
+    """The reduced axes as the node gives them: a list, a value computed at run time, None for all, empty for none."""
     given = node.inputs[1] if len(node.inputs) > 1 else None
     axes = constant_of(given)
-    if given is not None and axes is None:
-        raise NoGradientError(f"the axes of {node.op_type} (node {node.name!r}) are computed while the model runs")
     if axes is not None and axes.size:
         return [int(axis) for axis in axes]
     if not attribute(node, "noop_with_empty_axes", 0):
-        return None
+        return None if axes is not None else given
     if node.op_type not in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"):
         raise NoGradientError(f"{node.op_type} over no axes (node {node.name!r}) is read differently by each runtime")
-    return []
+    return given if given is not None and axes is None else []
+
+
+def _reduce_options(node: ir.Node) -> dict[str, int]:
+    """The attribute that makes an empty list of axes mean none, where the node has it."""
+    return {"noop_with_empty_axes": 1} if attribute(node, "noop_with_empty_axes", 0) else {}
 
 
 def _restored(op: Emitter, node: ir.Node, value: ir.Value) -> ir.Value:
     """A value in the shape of the result with the reduced axes put back with size 1; a scalar stays one."""
     axes = _axes(node)
-    if attribute(node, "keepdims", 1) or not axes:
+    if attribute(node, "keepdims", 1) or axes is None or axes == []:
         return value
     return op.Unsqueeze(value, axes)
 
@@ -114,7 +143,7 @@ def _spread(op: Emitter, node: ir.Node, g: ir.Value) -> ir.Value:
     known = None if x is None else dims(x)
     if x is None or axes == []:
         return g
-    if known is None:
+    if known is None or isinstance(axes, ir.Value):
         return op.Expand(_restored(op, node, g), op.Shape(x))
     reduced = range(len(known)) if axes is None else [axis % len(known) for axis in axes]
     if any(not isinstance(known[axis], int) for axis in reduced):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
+
 from onnxplain_export.emitter import Emitter
 
 Cotangents = Sequence[ir.Value | None]

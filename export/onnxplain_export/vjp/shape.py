@@ -9,7 +9,7 @@ from onnxplain.errors import NoGradientError
 from onnxplain_export.emitter import Emitter, attribute, constant_of, ranked_dims
 from onnxplain_export.vjp.registry import Cotangents, no_gradient, vjp
 
-no_gradient("Constant", "ConstantOfShape", "EyeLike", "Range", "Shape", "Size")
+no_gradient("Constant", "ConstantOfShape", "EyeLike", "Shape", "Size")
 
 
 @vjp("Reshape")
@@ -53,14 +53,15 @@ def expand(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 def tile(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """g summed over the repetitions: each axis is split in (repetition, entry)."""
     x, repeats = node.inputs[0], constant_of(node.inputs[1])
-    if repeats is None:
-        raise NoGradientError(f"the repeats of Tile (node {node.name!r}) are computed while the model runs")
-    shape, counts = ranked_dims(node, x), [int(count) for count in repeats]
-    if sum(not isinstance(size, int) for size in shape) > 1:
-        raise NoGradientError(f"more than one axis of what Tile (node {node.name!r}) reads has an unknown size")
+    shape = ranked_dims(node, x)
+    axes = [*range(0, 2 * len(shape), 2)]
+    if repeats is None or sum(not isinstance(size, int) for size in shape) > 1:
+        both = op.Concat(op.Unsqueeze(node.inputs[1], [1]), op.Unsqueeze(op.Shape(x), [1]), axis=1)
+        return op.ReduceSum(op.Reshape(g, op.Reshape(both, [-1])), axes, keepdims=0), None
+    counts = [int(count) for count in repeats]
     pairs = [(count, size if isinstance(size, int) else -1) for count, size in zip(counts, shape, strict=True)]
     apart = op.Reshape(g, [entry for pair in pairs for entry in pair])
-    return op.ReduceSum(apart, [*range(0, 2 * len(shape), 2)], keepdims=0), None
+    return op.ReduceSum(apart, axes, keepdims=0), None
 
 
 @vjp("Concat")
@@ -103,6 +104,27 @@ def depth_to_space(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 def space_to_depth(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """The entries moved back: DepthToSpace."""
     return (op.DepthToSpace(g, blocksize=attribute(node, "blocksize")),)
+
+
+@vjp("Trilu")
+def trilu(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """The same triangle of g."""
+    k = node.inputs[1] if len(node.inputs) > 1 else None
+    return [op.Trilu(g, k, upper=attribute(node, "upper", 1)), None][: len(node.inputs)]
+
+
+@vjp("ReverseSequence")
+def reverse_sequence(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """Reversed once more."""
+    axes = {"batch_axis": attribute(node, "batch_axis", 1), "time_axis": attribute(node, "time_axis", 0)}
+    return op.ReverseSequence(g, node.inputs[1], **axes), None
+
+
+@vjp("Range")
+def range_(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
+    """d(start + i step) = d start + i d step; the limit only counts."""
+    numbers = op.Cast(op.Range(0, op.Size(g), 1), to=int(op.float_type))
+    return op.ReduceSum(g, keepdims=0), op.floats(0.0), op.ReduceSum(op.Mul(g, numbers), keepdims=0)
 
 
 def _reshaped(op: Emitter, node: ir.Node, g: ir.Value) -> Cotangents:

@@ -1,0 +1,204 @@
+"""Models are read from what people have in hand, and bad ones are refused with a reason."""
+
+import hashlib
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+
+import small_models
+from onnxplain.errors import ModelError, OnnxplainError
+from onnxplain_export.normalize import normalize
+from onnxplain_export.source import read_source
+from small_models import WEIGHTS, conv, head, model, node
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "net.onnx"
+    onnx.save(small_models.classifier(), path)
+    return path
+
+
+@pytest.fixture
+def external(tmp_path: Path) -> Path:
+    """A model whose convolution's weight lies in weights.bin beside it."""
+    path = tmp_path / "net.onnx"
+    onnx.save(small_models.classifier(), path, save_as_external_data=True, location="weights.bin", size_threshold=500)
+    return path
+
+
+def test_path_proto_and_ir_model_are_the_same_model(file: Path) -> None:
+    sources = [read_source(given) for given in (file, str(file), onnx.load(file), ir.load(file))]
+    assert [source.opset for source in sources] == [20] * 4
+    assert [source.name for source in sources] == ["net", "net", "small", "small"]
+    assert sources[0].sha256 == sources[1].sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_given_model_is_left_as_it_is() -> None:
+    nodes = [node("Conv", ["x", "target", "b"], ["total"], pads=[1] * 4), *head("total")]
+    proto = model(nodes, {"target": WEIGHTS["w"]})
+    given = ir.from_proto(proto)
+    before = proto.SerializeToString(), ir.to_proto(given).SerializeToString()
+    for one in (proto, given):
+        normalize(read_source(one))
+    assert (proto.SerializeToString(), ir.to_proto(given).SerializeToString()) == before
+
+
+def test_external_data_beside_the_model_is_read(external: Path) -> None:
+    assert (external.parent / "weights.bin").is_file()
+    source = read_source(external)
+    np.testing.assert_array_equal(source.model.graph.initializers["w"].const_value.numpy(), WEIGHTS["w"])
+    in_memory = read_source(ir.load(external))
+    assert not isinstance(in_memory.model.graph.initializers["w"].const_value, ir.ExternalTensor)
+
+
+def test_a_torch_module_needs_an_example() -> None:
+    with pytest.raises(ModelError, match="needs example="):
+        read_source(torch.nn.Linear(3, 2))
+
+
+def test_a_torch_module_that_cannot_be_exported_says_why() -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, _: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("this network never works")
+
+    with pytest.raises(ModelError, match=r"torch can't export Broken to ONNX: .*this network never works") as failure:
+        read_source(Broken(), torch.zeros(1, 3))
+    assert "\n" not in str(failure.value)
+
+
+def test_a_torch_module_that_fixes_its_batch_is_freed() -> None:
+    class Fixed(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(x.reshape(1, 12)[:, :5])
+
+    found = normalize(read_source(Fixed(), torch.zeros(1, 3, 2, 2)))
+    assert found.baked == 1
+
+
+def test_anything_else_is_refused() -> None:
+    with pytest.raises(ModelError, match="can't export a dict"):
+        read_source({})
+
+
+def contents() -> dict[str, bytes]:
+    proto = small_models.classifier().SerializeToString()
+    return {
+        "empty": b"",
+        "text": b"This is not a model.\n" * 50,
+        "picture": b"\x89PNG\r\n\x1a\n" + bytes(200),
+        "random": random.Random(0).randbytes(4096),
+        "truncated": proto[: len(proto) // 2],
+        "one byte short": proto[:-1],
+        "zeros": bytes(1000),
+        "no graph": onnx.ModelProto(ir_version=8).SerializeToString(),
+    }
+
+
+@pytest.mark.parametrize("kind", contents())
+def test_what_is_not_a_model_is_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(contents()[kind])
+    with pytest.raises(ModelError, match=r"net\.onnx: not an ONNX model") as failure:
+        read_source(path)
+    assert "\n" not in str(failure.value)
+
+
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        read_source(tmp_path / "none.onnx")
+    with pytest.raises(ModelError, match="is not a file"):
+        read_source(tmp_path)
+
+
+def test_damaged_files_never_raise_anything_but_our_errors(tmp_path: Path) -> None:
+    """Bytes flipped and cut at random: either the model is still usable, or the error is one of ours."""
+    proto = small_models.classifier().SerializeToString()
+    rng = random.Random(1)
+    path = tmp_path / "net.onnx"
+    refused = 0
+    for _ in range(150):
+        content = bytearray(proto)
+        for _ in range(rng.randint(1, 4)):
+            content[rng.randrange(len(content) if rng.random() < 0.2 else 400)] = rng.randrange(256)
+        path.write_bytes(content if rng.random() < 0.7 else content[: rng.randrange(len(content))])
+        try:
+            normalize(read_source(path))
+        except OnnxplainError:
+            refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["initializer", "node", "float16"])
+def test_weights_that_are_not_finite_are_refused(where: str, value: float) -> None:
+    bad = WEIGHTS["b"].copy()
+    bad[3] = value
+    if where == "node":
+        proto = model([node("Constant", [], ["bias"], value=numpy_helper.from_array(bad)), conv(), *head("c")])
+        proto.graph.node[1].input[2] = "bias"
+        named = "Constant"
+    else:
+        proto = model([conv(), *head("c")], {"b": bad.astype(np.float16) if where == "float16" else bad})
+        named = "tensor 'b'"
+    with pytest.raises(ModelError, match=f"{named}.*holds NaN or infinite values"):
+        read_source(proto)
+
+
+def test_an_attention_mask_may_hold_minus_infinity() -> None:
+    mask = np.where(np.tri(4, dtype=bool), 0, -np.inf).astype(np.float32)
+    read_source(model([conv(), *head("c"), node("Identity", ["mask"], ["m"])], {"mask": mask}))
+
+
+def point_at(path: Path, location: str, **entries: int) -> None:
+    """Makes the external weight lie elsewhere."""
+    proto = onnx.load(path, load_external_data=False)
+    for tensor in proto.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            del tensor.external_data[:]
+            for key, value in {"location": location, **entries}.items():
+                tensor.external_data.add(key=key, value=str(value))
+    onnx.save(proto, path)
+
+
+def test_external_data_that_are_missing_or_truncated_are_refused(external: Path) -> None:
+    data = external.parent / "weights.bin"
+    data.write_bytes(data.read_bytes()[:-4])
+    with pytest.raises(ModelError, match=r"'weights\.bin' is truncated: tensor 'w' ends at byte 864"):
+        read_source(external)
+    data.unlink()
+    with pytest.raises(ModelError, match=r"tensor 'w' keeps its data in 'weights\.bin', which is missing"):
+        read_source(external)
+
+
+@pytest.mark.parametrize("entries", [{"offset": 1 << 40}, {"offset": -8}, {"offset": 800, "length": 4}])
+def test_external_data_that_reach_past_their_file_are_refused(external: Path, entries: dict[str, int]) -> None:
+    point_at(external, "weights.bin", **entries)
+    with pytest.raises(ModelError):
+        read_source(external)
+
+
+@pytest.mark.parametrize("kind", ["absolute", "above", "symlink"])
+def test_external_data_outside_the_folder_are_refused(
+    external: Path, kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "weights.bin"
+    os.replace(external.parent / "weights.bin", elsewhere)
+    if kind == "symlink":
+        (external.parent / "weights.bin").symlink_to(elsewhere)
+    else:
+        point_at(external, str(elsewhere) if kind == "absolute" else f"../{elsewhere.parent.name}/weights.bin")
+    with pytest.raises(ModelError, match="keeps its data outside the model's folder"):
+        read_source(external)
+
+
+def test_external_data_without_a_path_are_refused(external: Path) -> None:
+    with pytest.raises(ModelError, match="give the model's path instead"):
+        read_source(onnx.load(external, load_external_data=False))
