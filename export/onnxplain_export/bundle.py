@@ -39,9 +39,13 @@ def refuse_target(target: Path, overwrite: bool) -> None:
 
 
 def _foreign_files(target: Path) -> set[str]:
-    """What lies in a bundle's folder that isn't one of a bundle's files."""
-    ours = {"explainer.json", WEIGHTS}
-    return {path.name for path in target.iterdir() if path.name not in ours and path.suffix != ".onnx"}
+    """What lies in a bundle's folder that its description doesn't name."""
+    try:
+        description = json.loads((target / "explainer.json").read_text("utf-8"))
+        ours = {"explainer.json", WEIGHTS, *(graph["file"] for graph in description["graphs"].values())}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        ours = set()  # not a bundle's explainer.json
+    return {path.name for path in target.iterdir()} - ours
 
 
 @contextmanager

@@ -6,10 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
 from control_models import SCALES, agrees_with_torch, gradient, held, load, sample, tidied, unrolled
 from onnxplain.errors import NoGradientError
-from onnxplain_export.autodiff import active_values, blocking_nodes
+from onnxplain_export.autodiff import active_values, blocking_nodes, differentiate
 from onnxplain_export.emitter import captured
 from onnxplain_export.normalize.control_flow import unroll
 from onnxplain_export.vjp import STANDARD
@@ -48,6 +49,25 @@ def test_the_body_of_a_scan_may_hold_a_branch() -> None:
     x = np.random.default_rng(1).uniform(-1, 1, (2, 6, 3)).astype(np.float32)
     assert len({bool(v > 0) for v in x.sum((0, 2))}) == 2
     agrees_with_torch(model, function, x)
+
+
+def test_a_branch_that_puts_one_value_out_twice_gets_both_cotangents() -> None:
+    model = load(
+        """
+        sum = ReduceSum<keepdims = 0>(x) condition = Greater(sum, sum)
+        a, b = If (condition) <
+            then_branch = f () => (float[N, 3] p, float[N, 3] q) { p = Exp(x) q = Cos(x) },
+            else_branch = g () => (float[N, 3] t, float[N, 3] t) { t = Sin(x) }>
+        y = Mul(a, b)
+        """
+    )
+    graph, x = model.graph, sample(model)
+    (result,) = differentiate(graph, graph.outputs[0], [graph.inputs[0]], graph.outputs[0])
+    result.dtype = ir.DataType.FLOAT
+    graph.outputs.append(result)
+    # onnxruntime's If leaves the second output out, which is why unrolling makes them distinct.
+    _, found = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})
+    np.testing.assert_allclose(found, 2 * np.sin(x) ** 3 * np.cos(x), rtol=1e-5)
 
 
 def test_what_a_branch_captures_counts_as_its_input() -> None:

@@ -1,4 +1,4 @@
-"""Small and full-size architectures with random weights, written in plain torch: the sources of end-to-end gradient tests."""
+"""Architectures with random weights, written in plain torch: the sources of end-to-end gradient tests."""
 
 from typing import Any
 
@@ -122,7 +122,9 @@ class Attention(nn.Module):
 class VisionTransformer(nn.Module):
     """A vision transformer with a class token."""
 
-    def __init__(self, size: int = 64, patch: int = 8, width: int = 48, depth: int = 2, heads: int = 4, classes: int = 10) -> None:
+    def __init__(
+        self, size: int = 64, patch: int = 8, width: int = 48, depth: int = 2, heads: int = 4, classes: int = 10
+    ) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, width, patch, patch)
         self.token = nn.Parameter(torch.randn(1, 1, width))

@@ -28,7 +28,8 @@ def _conv(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tenso
 
 def _max_pool(a: Attributes, x: Tensor) -> Tensor:
     padded = _both_sides(x, a.get("pads", [0, 0, 0, 0]), -float("inf"))
-    return functional.max_pool2d(padded, a["kernel_shape"], a.get("strides", [1, 1]), ceil_mode=bool(a.get("ceil_mode", 0)))
+    overhang = bool(a.get("ceil_mode", 0))
+    return functional.max_pool2d(padded, a["kernel_shape"], a.get("strides", [1, 1]), ceil_mode=overhang)
 
 
 def _batch_normalization(a: Attributes, x: Tensor, *p: Tensor) -> Tensor:
@@ -45,17 +46,13 @@ def _reduce_mean(a: Attributes, x: Tensor, axes: Tensor | None = None) -> Tensor
     return x.mean(dim=over, keepdim=bool(a.get("keepdims", 1)))
 
 
-def _reshape(a: Attributes, x: Tensor, shape: Tensor) -> Tensor:
-    return x.reshape([x.shape[i] if n == 0 else int(n) for i, n in enumerate(shape.tolist())])
-
-
 OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Conv": _conv,
     "MaxPool": _max_pool,
     "BatchNormalization": _batch_normalization,
     "Gemm": _gemm,
     "ReduceMean": _reduce_mean,
-    "Reshape": _reshape,
+    "Reshape": lambda a, x, shape: x.reshape([x.shape[i] if n == 0 else n for i, n in enumerate(shape.tolist())]),
     "Relu": lambda a, x: functional.relu(x),
     "Add": lambda a, x, y: x + y,
     "Mul": lambda a, x, y: x * y,

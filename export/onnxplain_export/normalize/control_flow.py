@@ -232,7 +232,10 @@ def _replace(graph: ir.Graph, node: ir.Node, results: Sequence[ir.Value]) -> Non
 
 
 def _make_outputs_distinct(node: ir.Node, body: ir.Graph) -> None:
-    """Copies what a body puts out without having computed it, or twice: onnxruntime 1.31's Scan gives zeros for it."""
+    """Copies what a body puts out without having computed it, or twice.
+
+    onnxruntime 1.31's Scan gives zeros for a value that is put out twice, and its If leaves the second one out.
+    """
     seen: set[ir.Value] = set()
     for index, output in enumerate(list(body.outputs)):
         maker = output.producer()

@@ -18,6 +18,9 @@ LARGE = 1 << 16
 
 RESIZE_CHANGED = 11
 """The opset from which Resize has a coordinate_transformation_mode."""
+QUANTISED = frozenset({"DynamicQuantizeLinear"})
+"""Its body would let a gradient through by way of the scale alone, which is no gradient of the model."""
+
 CHANGED_MEANING = frozenset({"GroupNormalization"})
 """Operators whose newer version computes something else than version 20's: inlined, never relabelled."""
 
@@ -41,7 +44,8 @@ def to_opset_20(model: ir.Model) -> ir.Model:
         model = _rewritten(model, lambda proto: version_converter.convert_version(proto, OPSET))
         if version < RESIZE_CHANGED:
             _keep_resizing(model)
-    model = _inline(model, _composites_without_rule(model))
+    while composites := _composites_without_rule(model):  # a composite may be made of composites
+        model = _inline(model, composites)
     model.ir_version = IR_VERSION
     return model
 
@@ -80,7 +84,7 @@ def _newer_composites(model: ir.Model, version: int) -> set[str]:
 def _composites_without_rule(model: ir.Model) -> set[str]:
     """Operator types that no derivative rule knows but whose schema has a function body of simpler operators."""
     types = {node.op_type for node in model.graph.all_nodes() if node.domain == ""}
-    unknown = types - STANDARD.keys() - NO_GRADIENT
+    unknown = types - STANDARD.keys() - NO_GRADIENT - QUANTISED
     return {name for name in unknown if _has_body(onnx.defs.get_schema(name, OPSET, ""))}
 
 
