@@ -14,8 +14,10 @@ from onnxplain_export.emitter import constant_of
 from onnxplain_export.normalize.batch import baked_batch, free_batch
 from onnxplain_export.normalize.batchnorm import fold_batch_normalization
 from onnxplain_export.normalize.constants import fold_constants
+from onnxplain_export.normalize.control_flow import unroll
 from onnxplain_export.normalize.opset import to_opset_20
 from onnxplain_export.normalize.precision import explain_at_float, forget_types, to_float32
+from onnxplain_export.normalize.recurrent import free_states
 from onnxplain_export.normalize.scores import Scores, explained_scores
 from onnxplain_export.normalize.shapes import BATCH, fix_input, image_layout, infer_shapes, make_padding_explicit
 from onnxplain_export.source import Source
@@ -139,6 +141,15 @@ def _free(model: ir.Model, image: ir.Value, baked: int) -> None:
 
 
 def _fold_all(model: ir.Model) -> None:
+    """Folds constants, takes branches whose condition is known, and unrolls loops over a known number of steps."""
+    _fold(model)
+    free_states(model.graph)
+    while unroll(model.graph):
+        _tidy(model)
+        _fold(model)
+
+
+def _fold(model: ir.Model) -> None:
     """Folds constants until nothing changes: every folded shape lets inference see further."""
     for _ in range(FOLDINGS):
         if not fold_constants(model.graph):

@@ -15,19 +15,26 @@ MOVING = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Fl
 def to_float32(model: ir.Model) -> str | None:
     """Turns every float type of the graph into float32; returns the name of the type that was replaced, if any."""
     replaced: set[ir.DataType] = set()
-    for value in model.graph.initializers.values():
-        if value.const_value is not None and value.const_value.dtype in OTHER_FLOATS:
-            replaced.add(value.const_value.dtype)
-            value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
-            value.type = ir.TensorType(ir.DataType.FLOAT)
-    for value in [*model.graph.inputs, *model.graph.outputs]:
-        if value.dtype in OTHER_FLOATS:
-            replaced.add(ir.DataType(value.dtype))
-            value.type = ir.TensorType(ir.DataType.FLOAT)
+    for graph in (model.graph, *model.graph.subgraphs()):
+        replaced |= _values_to_float32(graph)
     for node in model.graph.all_nodes():
         replaced |= _node_to_float32(node)
     forget_types(model)
     return ", ".join(sorted(kind.name.lower() for kind in replaced)) or None
+
+
+def _values_to_float32(graph: ir.Graph) -> set[ir.DataType]:
+    replaced: set[ir.DataType] = set()
+    for value in graph.initializers.values():
+        if value.const_value is not None and value.const_value.dtype in OTHER_FLOATS:
+            replaced.add(value.const_value.dtype)
+            value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    for value in [*graph.inputs, *graph.outputs]:
+        if value.dtype in OTHER_FLOATS:
+            replaced.add(ir.DataType(value.dtype))
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    return replaced
 
 
 def explain_at_float(model: ir.Model, image: ir.Value) -> bool:

@@ -51,15 +51,6 @@ class Direction:
         """The pieces of the last axis."""
         return op.Split(sequence, [self.hidden] * count, axis=-1, outputs=count)
 
-    def biases(self, op: Emitter) -> tuple[ir.Value | None, ir.Value | None]:
-        """The input's and the state's biases."""
-        size = self.hidden * GATES[len(self.functions)]
-        return (None, None) if self.b is None else op.Split(self.b, [size, size], axis=0, outputs=2)
-
-
-GATES = {1: 1, 2: 3, 3: 4}
-"""The number of gates by that of activation functions: RNN, GRU, LSTM."""
-
 
 @dataclass(frozen=True)
 class Pulled:
@@ -124,7 +115,8 @@ def _gru(op: Emitter, node: ir.Node, d: Direction) -> Pulled:
     before = shifted(op, d.kept(op, d.y, d.h), d.h, d.backwards)
     linear = bool(attribute(node, "linear_before_reset", 0))
     r_gates, r_new = op.Split(d.r, [2 * d.hidden, d.hidden], axis=0, outputs=2)
-    wb, rb = d.biases(op)
+    sizes = [3 * d.hidden] * 2
+    wb, rb = (None, None) if d.b is None else op.Split(d.b, sizes, axis=0, outputs=2)
     from_x = d.gates(op, _affine(op, d.x, d.w, wb), 3)
     from_h = d.gates(op, _affine(op, before, d.r, rb), 3)
     z, z_slope = d.functions[0].with_slope(op, op.Add(from_x[0], from_h[0]))
