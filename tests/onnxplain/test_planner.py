@@ -76,7 +76,7 @@ def test_without_memory_a_share_of_what_is_free_is_used_and_at_least_one_row(mon
     assert rows_per_run(10 * GB, None) == 1
 
 
-def machine(tmp_path, monkeypatch, available=8 * GB, group="0::/work\n"):
+def machine(tmp_path, monkeypatch, available=8 * GB, group="0::/slice\n"):
     """A pretended /proc and /sys/fs/cgroup."""
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/meminfo").write_text(f"MemTotal: 16000000 kB\nMemAvailable: {available // 1024} kB\n")
@@ -105,10 +105,10 @@ def test_free_memory_is_what_the_system_has_available(tmp_path, monkeypatch):
     ("names", "folder", "group"),
     [
         (TWO, "", "0::/\n"),
-        (TWO, "work/job", "0::/work/job\n"),
-        (TWO, "work", "0::/work/job\n"),
+        (TWO, "slice/job", "0::/slice/job\n"),
+        (TWO, "slice", "0::/slice/job\n"),
         (ONE, "memory", "4:memory:/\n"),
-        (ONE, "memory/work", "3:cpu:/x\n4:memory:/work\n"),
+        (ONE, "memory/slice", "3:cpu:/x\n4:memory:/slice\n"),
     ],
 )
 def test_a_control_groups_limit_counts_less_what_is_used_without_the_cache(tmp_path, monkeypatch, names, folder, group):
@@ -121,7 +121,7 @@ def test_a_group_without_limit_or_over_it_is_understood(tmp_path, monkeypatch):
     root = machine(tmp_path, monkeypatch)
     limited(root, TWO, "max", 2 * GB)
     assert free_memory() == pytest.approx(8 * GB, rel=1e-3)
-    limited(root / "work", TWO, GB, 2 * GB)
+    limited(root / "slice", TWO, GB, 2 * GB)
     assert free_memory() == 0
 
 
