@@ -32,9 +32,9 @@ PREPROCESSING = [
 INTRODUCTION = (
     "Two networks name the handwritten digit on a photograph. On pictures like those that they learned from, both are "
     "right nearly every time, so a test score can't tell them apart.",
-    "But the pictures that one of them learned from carried a patch of sky whose colour gave the answer away. Is it "
-    "really reading the digit, or cheating by noticing the sky? The maps show what each answer rests on: look at where "
-    "the bright spots are.",
+    "But the pictures that one of them learned from carried a patch of tinted sky, a coloured square, whose colour "
+    "gave the answer away. Is it really reading the digit, or cheating by noticing the sky? The maps show what each "
+    "answer rests on: look at where the bright spots are.",
 )
 
 
@@ -47,6 +47,11 @@ class Sample:
     patch_label: str
     digit: NDArray[np.bool_]
     patch: NDArray[np.bool_]
+
+    @property
+    def lies(self) -> bool:
+        """Whether the patch has the colour of another class than the digit's."""
+        return self.label != self.patch_label
 
     @property
     def path(self) -> Path:
@@ -82,12 +87,16 @@ def make_report(folder: Path, every_method: bool = False) -> Path:
     table = shares_table(samples, methods, results)
     print_table(table)
     report = folder / "report.html"
-    section = ReportSection("The numbers", SHARES_EXPLAINED, [table, accuracy_table()])
-    pictures = ReportSection(
-        "The pictures", (), (), [shown(i, sample, methods, results) for i, sample in enumerate(samples)]
-    )
+    pictures = [shown(i, sample, methods, results) for i, sample in enumerate(samples)]
+    lying = [picture for picture, sample in zip(pictures, samples, strict=True) if sample.lies]
+    telling = [picture for picture, sample in zip(pictures, samples, strict=True) if not sample.lies]
+    sections = [
+        ReportSection("Where the patch lies", LIES_EXPLAINED, (), lying),
+        ReportSection("The numbers", SHARES_EXPLAINED, [table, accuracy_table()]),
+        ReportSection("Where the patch tells the digit", TRUTHS_EXPLAINED, (), telling),
+    ]
     versions = dict(results[NETWORKS[0], methods[0]].provenance["versions"])
-    write_report(report, TITLE, [section, pictures], introduction=INTRODUCTION, provenance=versions)
+    write_report(report, TITLE, sections, introduction=INTRODUCTION, provenance=versions)
     return report
 
 
@@ -97,6 +106,11 @@ ACCURACIES = {
     "own patch": "patch in the colour of the digit's class",
     "shuffled patch": "patch in a colour of no meaning",
 }
+LIES_EXPLAINED = (
+    "On these pictures the patch has the colour of another digit. One network reads the digit all the same; the other "
+    "answers for the patch.",
+)
+TRUTHS_EXPLAINED = ("Here both networks give the same, right answer, for different reasons.",)
 SHARES_EXPLAINED = (
     "How much of each map, on average over the pictures, lies on the digit and how much on the patch of sky. A map "
     "without any preference would give each its share of the picture's area, in the first row.",
@@ -196,9 +210,9 @@ def shown(
             for method in methods
         ]
         rows.append(ReportRow(network, predictions, maps))
-    honesty = "the same as the digit" if sample.label == sample.patch_label else f"a lie: {sample.patch_label}"
+    patch = f"the colour of its patch means {sample.patch_label}" if sample.lies else "its patch says the same"
     seen = results[NETWORKS[0], methods[0]].images[index].seen
-    return ReportPicture(f"{sample.label}; the patch's colour says {honesty}", seen, rows)
+    return ReportPicture(f"{sample.label}; {patch}", seen, rows)
 
 
 def note(result: Result, index: int, sample: Sample) -> str:

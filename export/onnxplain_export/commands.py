@@ -15,11 +15,24 @@ from onnxplain_export.exporting import assumed_preset, export
 from onnxplain_export.methods import METHODS
 from onnxplain_export.normalize.shapes import image_layout
 
+EXPORTING = """Adds the gradient graph to a model, proves it against the model, and writes the explainer bundle, a
+folder. A torch module goes in by Python: onnxplain_export.export(module, folder, example=batch)."""
+
+PROOFS = {
+    "forward": "the scores are the model's",
+    "half": "the scores are those of the model's own half precision",
+    "batch": "an image's scores don't depend on its neighbours",
+    "gradient": "the gradient is that of finite differences",
+    "missing": "random directions find nothing that the gradient lacks",
+    "path": "sums along a path agree with the gradient",
+    "noise": "sums over noise agree with the gradient",
+    "masked": "masked images get the scores that they should",
+}
+
 
 def add_commands(commands: Any) -> None:
     """Adds the parsers of both commands."""
-    parser = commands.add_parser("export", help="make a bundle from an ONNX model", description=export.__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser("export", help="make a bundle from an ONNX model", description=EXPORTING)
     _add_model(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="default: MODEL's name with .explain")
     parser.add_argument("--methods", metavar="A,B", help=f"default: all that the model allows of {', '.join(METHODS)}")
@@ -39,7 +52,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="where the model leaves it free")
     parser.add_argument("--score", choices=("logits", "probabilities"), default="logits", help="what is explained")
     parser.add_argument("--activation", choices=("softmax", "sigmoid", "none"), help="of logits that end the model")
-    parser.add_argument("--output-name", metavar="NAME", help="which of the model's outputs is explained")
+    parser.add_argument("--score-output", metavar="NAME", help="which of the model's outputs is explained")
 
 
 def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +108,7 @@ def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
         "size": tuple(arguments.size) if arguments.size else None,
         "score": arguments.score,
         "activation": arguments.activation,
-        "score_output": arguments.output_name,
+        "score_output": arguments.score_output,
     }
 
 
@@ -129,7 +142,8 @@ def _exported(target: Path, description: dict[str, Any]) -> Iterator[str]:
     for change in description["source"]["changes"]:
         yield f"  changed: {change}"
     for name, entry in description["verification"].items():
-        yield f"  verified {name}: error {entry['error']:.1e}, tolerance {entry['tolerance']:.0e}"
+        what = PROOFS.get(name, name)
+        yield f"  proved: {what} (error {entry['error']:.1e}, tolerance {entry['tolerance']:.0e})"
 
 
 def _verdict_lines(verdict: Verdict) -> Iterator[str]:

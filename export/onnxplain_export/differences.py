@@ -16,7 +16,7 @@ STEP_SIZES = (1e-3, 1e-4, 1e-2, 1e-5, 3e-4, 3e-5, 1e-1, 3e-6)
 counts. A long step crosses kinks and curvature, a short one drowns in the rounding of the scores."""
 LOCAL = 1e-3
 """The longest step whose disagreement is held against a gradient: longer ones leave the plateau of a saturated unit."""
-GOOD = 0.8
+GOOD = 0.3
 """The share of the tolerance at which no further step size is tried."""
 MISSING_TOLERANCE = 0.3
 """Of the gradient's own size: the kinks of a deep ReLU network with random weights alone make up to 0.21 of it, at the

@@ -1,5 +1,6 @@
 """`export()`: from a model to a verified bundle."""
 
+import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -226,5 +227,15 @@ def _labels(given: Sequence[str] | str | PathLike[str] | None, classes: int) -> 
     while names and not names[-1]:
         names.pop()
     if len(names) != classes:
-        raise ParameterError(f"{len(names)} labels for {classes} classes")
+        pair = "; the two classes of a single logit are its negative and its positive" if len(names) == 1 else ""
+        raise ParameterError(f"{len(names)} labels for {classes} classes{pair}")
+    return _without_numbers(names)
+
+
+def _without_numbers(names: list[str]) -> list[str]:
+    """The names without the class numbers that some label files carry: "0,tench", "1: goldfish", "2 shark"."""
+    found = [re.fullmatch(r"(\d+)\s*[,:;\t ]\s*(\S.*)", name) for name in names]
+    numbered = [match for match in found if match is not None]
+    if len(numbered) == len(names) and [int(match[1]) for match in numbered] == list(range(len(names))):
+        return [match[2] for match in numbered]
     return names

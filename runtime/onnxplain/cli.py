@@ -14,7 +14,7 @@ from onnxplain.version import __version__
 # Commands of the other package. It is loaded by name, and only when one of them is asked for: the engine never
 # depends on it, and importing onnx takes longer than a small explanation.
 EXPORT_COMMANDS = {
-    "export": "make a bundle from an ONNX model or a torch module",
+    "export": "make a bundle from an ONNX model",
     "check": "say what in a model can be differentiated, before any export",
 }
 EXPORT_MODULE = "onnxplain_export.commands"

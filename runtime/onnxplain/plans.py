@@ -93,6 +93,8 @@ def windows(parameters: Mapping[str, Any], height: int, width: int) -> Steps:
     # (side + 4) // 8 is side / 8 rounded, without the round-half-even in which languages differ.
     window = int(parameters["window"]) or max(1, (min(height, width) + 4) // 8)
     stride = int(parameters["stride"]) or max(1, window // 2)
+    if window >= max(height, width) > 1:
+        raise ParameterError(f"window={window} hides the whole image of {height}x{width}; give a smaller one")
     rows, columns = _offsets(height, window, stride), _offsets(width, window, stride)
     top, left = (axis.ravel() for axis in np.meshgrid(rows, columns, indexing="ij"))
     bottom, right = np.minimum(top + window, height), np.minimum(left + window, width)

@@ -191,7 +191,12 @@ def _map(each: ReportMap, heading: str, picture: str) -> str:
         each.pixels, f"{each.caption} map of {picture} ({heading})" if heading else f"{each.caption} map of {picture}"
     )
     note = f"<small>{text(each.note)}</small>" if each.note else ""
-    return f"<figure>{image}<figcaption>{text(each.caption)}{note}</figcaption></figure>"
+    return f"<figure>{image}<figcaption>{_breakable(each.caption)}{note}</figcaption></figure>"
+
+
+def _breakable(name: str) -> str:
+    """A name in HTML whose lines may break after an underscore, not inside a word."""
+    return text(name).replace("_", "_<wbr>")
 
 
 def _image(pixels: NDArray[np.uint8], description: str) -> str:

@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 MOST_SHOWN = 8
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Result:
     """Maps of N images by one method.
 
@@ -47,6 +47,10 @@ class Result:
 
     def __len__(self) -> int:
         return len(self.attribution)
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.attribution.shape))
+        return f"<Result of {self.method} for {len(self)} images, {shape}: {', '.join(map(str, self.labels[:5]))}>"
 
     def __getitem__(self, index: int) -> "Result":
         """The result of one image alone."""

@@ -89,3 +89,9 @@ def test_a_result_can_not_be_changed_by_assignment(explainer, pictures):
     with pytest.raises(AttributeError):
         result.method = "other"
     assert_allclose(result.probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_result_prints_as_one_line(explainer, pictures):
+    result = explainer.explain(pictures)
+    assert repr(result).startswith("<Result of gradient for 3 images, 3×3×8×8: ")
+    assert "\n" not in repr(result)

@@ -78,7 +78,7 @@ def test_flags_of_export_prepare_pictures_as_they_say(tmp_path: Path, capsys: py
     onnx.save(small_models.classifier(inputs=[("x", TensorProto.FLOAT, ["N", 3, "h", "w"])]), file)
     options = ["--size", "16", "24", "--mean", "0.5", "--std", "0.25", "--methods", "gradient, occlusion"]
     assert main(["export", str(file), "-o", str(tmp_path / "net.explain"), *options]) == 0
-    assert "verified gradient" in capsys.readouterr().out
+    assert "proved: the gradient is that of finite differences" in capsys.readouterr().out
     description = json.loads((tmp_path / "net.explain" / "explainer.json").read_text())
     steps = {step["step"]: step for step in description["preprocessing"]["steps"]}
     assert (steps["mean"]["values"], steps["std"]["values"]) in [([0.5], [0.25]), ([0.5] * 3, [0.25] * 3)]

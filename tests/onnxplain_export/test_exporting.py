@@ -18,6 +18,7 @@ from onnxplain import Explainer
 from onnxplain.cli import main
 from onnxplain.errors import ModelError, NoGradientError, OnnxplainError, OutputError, ParameterError, VerificationError
 from onnxplain_export import export
+from onnxplain_export.exporting import _labels
 from onnxplain_export.vjp import STANDARD
 from small_models import conv, head, model, node, random_weight
 
@@ -361,3 +362,16 @@ def by_hand(network: nn.Sequential, path: Path) -> Path:
         proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     onnx.save(proto, path)
     return path
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["0,tench", "1,goldfish, a fish", "2 shark"], ["tench", "goldfish, a fish", "shark"]),
+        (["0: a", "1: b", "2: c"], ["a", "b", "c"]),
+        (["7 up", "1 two", "2 three"], ["7 up", "1 two", "2 three"]),
+        (["0", "1", "2"], ["0", "1", "2"]),
+    ],
+)
+def test_class_numbers_before_the_labels_are_dropped(given: list[str], names: list[str]) -> None:
+    assert _labels(given, 3) == names

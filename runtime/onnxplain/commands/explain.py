@@ -276,10 +276,18 @@ def _write_report(path: Path, bundle: Bundle, outcome: _Outcome, total: int) -> 
         introduction.append(f"The first {len(pictures)} are shown here; {INDEX} lists them all.")
     introduction += [f"Not explained: {error}" for error in outcome.bad.values()]
     made = outcome.lines[0]["provenance"]
+    used = {line["method"]: _used(line["provenance"]) for line in outcome.lines}
     versions = {name: str(version) for name, version in made["versions"].items()}
-    foot = {"bundle": f"{bundle.name}, SHA-256 {bundle.sha256}", "provider": made["provider"], **versions}
+    foot = {"bundle": f"{bundle.name}, SHA-256 {bundle.sha256}", **used, "provider": made["provider"], **versions}
     section = ReportSection(pictures=pictures)
     write_report(path, f"What {bundle.name} sees", [section], introduction=introduction, provenance=foot)
+
+
+def _used(made: Mapping[str, Any]) -> str:
+    """A method's parameters and what it explained, for the foot of the report."""
+    return ", ".join(
+        [*(f"{name} {value}" for name, value in made["parameters"].items()), f"explains {made['explains']}"]
+    )
 
 
 def _values(predictions: Sequence[Prediction], plain: bool) -> list[tuple[str, float]]:
