@@ -3,7 +3,7 @@
 import glob
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,7 @@ def _decode(data: bytes, upright: bool) -> NDArray[Any] | None:
             return None
 
 
+SILENT = 0  # OpenCV's LOG_LEVEL_SILENT
 _quiet_lock = threading.Lock()
 _quiet_state = {"users": 0, "level": 0}
 
@@ -121,11 +122,10 @@ _quiet_state = {"users": 0, "level": 0}
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
     """Keep OpenCV's log off stderr while a file is decoded; the level is global, so the last thread out restores it."""
-    from cv2.utils import logging  # heavy, and needed only where pictures are read or drawn
-
+    set_level = _log_level_setter()
     with _quiet_lock:
         if _quiet_state["users"] == 0:
-            _quiet_state["level"] = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+            _quiet_state["level"] = set_level(SILENT)
         _quiet_state["users"] += 1
     try:
         yield
@@ -133,7 +133,15 @@ def _quiet_opencv() -> Iterator[None]:
         with _quiet_lock:
             _quiet_state["users"] -= 1
             if _quiet_state["users"] == 0:
-                logging.setLogLevel(_quiet_state["level"])
+                set_level(_quiet_state["level"])
+
+
+def _log_level_setter() -> Callable[[int], int]:
+    """OpenCV's function that sets its log level and returns the one before; version 5 has moved it."""
+    import cv2  # heavy, and needed only where pictures are read or drawn
+
+    setter: Callable[[int], int] = getattr(cv2.utils, "logging", cv2).setLogLevel
+    return setter
 
 
 def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
