@@ -7,7 +7,9 @@ so it is said here.
 
 import importlib
 import importlib.metadata
+import sys
 import warnings
+from pathlib import Path
 from types import ModuleType
 
 SIBLINGS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
@@ -50,4 +52,16 @@ def load_onnxruntime() -> ModuleType:
     return module
 
 
-onnxruntime = load_onnxruntime()
+def _load_or_leave() -> ModuleType:
+    """The module; where the command `onnxplain` itself was started, its one line isn't buried in a traceback."""
+    try:
+        return load_onnxruntime()
+    except ImportError as error:
+        # "-m" stands there while `python -m onnxplain` imports this package.
+        if sys.argv and (sys.argv[0] == "-m" or Path(sys.argv[0]).stem == "onnxplain"):
+            print(f"onnxplain: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        raise
+
+
+onnxruntime = _load_or_leave()

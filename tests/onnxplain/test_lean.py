@@ -87,3 +87,26 @@ def test_the_base_dependencies_are_three():
     project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
     names = {line.partition(">")[0] for line in project["dependencies"]}
     assert names == {"numpy", "opencv-python", "tqdm"}
+
+
+def without_onnxruntime(started_as):
+    code = f"sys.argv = [{started_as!r}]\nsys.modules['onnxruntime'] = None\nimport onnxplain.cli"
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_without_onnxruntime_the_command_says_one_line():
+    finished = without_onnxruntime("bin/onnxplain")
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("onnxplain: onnxplain needs onnxruntime: pip install")
+    assert len(finished.stderr.splitlines()) == 1
+
+
+def test_without_onnxruntime_a_programs_import_fails():
+    finished = without_onnxruntime("program.py")
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1].startswith("ImportError: onnxplain needs onnxruntime: pip install")
