@@ -71,14 +71,11 @@ def open_frame(normalized: Normalized) -> Frame:
     return Frame(normalized, model, Emitter(graph, "explainer"), image, entry, scores)
 
 
-def enter(frame: Frame, points: ir.Value, target: ir.Value | None) -> None:
-    """Feeds `points` [N, K, …] to the network as rows, repeated for each of the T targets where `target` is given."""
+def enter(frame: Frame, points: ir.Value, target: ir.Value) -> None:
+    """Feeds `points` [N, K, …] to the network as rows, repeated for each of the T targets."""
     op, shape = frame.op, frame.normalized.image_shape
-    if target is not None:
-        ones = [1] * len(shape)
-        wide = op.Concat([1, 1], op.Shape(target, start=1, end=2), ones, axis=0)
-        points = op.Expand(op.Unsqueeze(points, [2]), wide)
-    connect(frame, op.Reshape(points, [-1, *shape]))
+    wide = op.Concat([1, 1], op.Shape(target, start=1, end=2), [1] * len(shape), axis=0)
+    connect(frame, op.Reshape(op.Expand(op.Unsqueeze(points, [2]), wide), [-1, *shape]))
 
 
 def connect(frame: Frame, rows: ir.Value, batch: str = "rows") -> None:
@@ -152,7 +149,7 @@ def weight_norm(frame: Frame, weight: ir.Value) -> ir.Value:
 
 
 def close_frame(frame: Frame, name: str) -> ir.Model:
-    """The finished graph: sorted, without dead nodes, checked against the ONNX specification."""
+    """The finished graph: sorted, without dead nodes, its shapes inferred."""
     model = frame.model
     model.graph.name = name
     model.producer_name, model.producer_version = "onnxplain", None
