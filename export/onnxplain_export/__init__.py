@@ -1,7 +1,7 @@
 """Adds the gradient graph to any ONNX classifier and writes the explainer bundle."""
 
 from onnxplain_export.autodiff import differentiate
-from onnxplain_export.checking import check
+from onnxplain_export.check.checking import check
 from onnxplain_export.exporting import export
 
 __all__ = ["check", "differentiate", "export"]

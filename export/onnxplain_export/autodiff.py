@@ -7,7 +7,9 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
 from onnxplain_export.emitter import Emitter, attribute, captured, dims, subgraphs
-from onnxplain_export.vjp import NO_GRADIENT, STANDARD, RuleTable, operator_name
+from onnxplain_export.vjp import STANDARD, RuleTable, operator_name
+from onnxplain_export.vjp.quantized import MOVING, holds_quantized, is_quantized
+from onnxplain_export.vjp.registry import MARK, REFUSED, passes_gradient, rule_of
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
@@ -78,7 +80,7 @@ def _between(nodes: Sequence[ir.Node], of: Iterable[ir.Value], wrt: Sequence[ir.
     reached = _reached(nodes, wrt)
     leading = set(of)
     for node in reversed(nodes):
-        if operator_name(node) not in NO_GRADIENT and any(value in leading for value in node.outputs):
+        if passes_gradient(node) and any(value in leading for value in node.outputs):
             leading.update(value for value in reads(node) if value is not None)
     return reached & leading
 
@@ -87,9 +89,10 @@ def _reached(nodes: Sequence[ir.Node], start: Iterable[ir.Value]) -> set[ir.Valu
     """The values that depend on those of `start`, which are among them, by operators that pass a gradient."""
     reached = set(start)
     for node in nodes:
-        if operator_name(node) not in NO_GRADIENT and any(value in reached for value in reads(node)):
+        if passes_gradient(node) and any(value in reached for value in reads(node)):
             outputs = _reached_outputs(node, reached) if operator_name(node) in ("If", "Scan") else node.outputs
             reached.update(output for output in outputs if output.dtype is None or output.dtype in FLOATS)
+            reached.update(holds_quantized(node, reached))
     return reached
 
 
@@ -115,7 +118,7 @@ def _blocking(
     for node in nodes:
         if not any(value in active for value in reads(node)) or not any(value in active for value in node.outputs):
             continue
-        if operator_name(node) not in rules:
+        if rule_of(node, rules) is None:
             yield node
             continue
         for body in subgraphs(node):
@@ -129,12 +132,11 @@ def _pull_back(op: Emitter, node: ir.Node, cotangents: dict[ir.Value, ir.Value],
     wanted = [index for index, value in enumerate(inputs) if op.wants(value)]
     if not wanted:
         return
-    rule = rules.get(operator_name(node))
+    rule = rule_of(node, rules)
     if rule is None:
-        raise NoGradientError(
-            f"no derivative rule for {describe(node)}; add one in export/onnxplain_export/vjp/, "
-            "or replace the operator before exporting the model"
-        )
+        raise NoGradientError(f"no derivative rule for {describe(node)}; {_advice(node)}")
+    if node.op_type not in MOVING and any(is_quantized(inputs[index]) for index in wanted):
+        raise NoGradientError(f"{describe(node)} computes with quantised numbers; {REFUSED['QLinearConv']}")
     g = tuple(cotangents.get(output) for output in node.outputs)
     if not rule.many_outputs and (g[0] is None or any(other is not None for other in g[1:])):
         raise NoGradientError(f"{describe(node)} can be differentiated through its first output only")
@@ -148,6 +150,13 @@ def _pull_back(op: Emitter, node: ir.Node, cotangents: dict[ir.Value, ir.Value],
         if rule.broadcasts:
             answer = op.sum_to(answer, dims(node.outputs[0]), value)
         cotangents[value] = op.Add(cotangents[value], answer) if value in cotangents else answer
+
+
+def _advice(node: ir.Node) -> str:
+    return REFUSED.get(
+        "QuantizeLinear" if MARK in node.metadata_props else operator_name(node),
+        "add one in export/onnxplain_export/vjp/, or replace the operator before exporting the model",
+    )
 
 
 def _arrived(value: ir.Value, of: ir.Value, cotangents: dict[ir.Value, ir.Value]) -> ir.Value:

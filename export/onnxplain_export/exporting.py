@@ -6,19 +6,21 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import ParameterError
 from onnxplain.preprocessing import check_steps, preset_steps
 from onnxplain.version import __version__
 from onnxplain_export.bundle import WEIGHTS, new_folder, refuse_target, sha256_of, write_description, write_graphs
-from onnxplain_export.checking import refuse_undifferentiable
+from onnxplain_export.check.checking import refuse_undifferentiable
 from onnxplain_export.graphs import COLUMNS, GRAPHS
 from onnxplain_export.memory import ROWS, bytes_per_row
 from onnxplain_export.methods import chosen_methods
 from onnxplain_export.normalize import BATCH, Normalized, normalize
-from onnxplain_export.source import read_source
+from onnxplain_export.sources import read_source
 from onnxplain_export.verify import verify
+from onnxplain_export.verify.proof import NUMPY_TYPES
 
 FORMAT = 1
 
@@ -33,10 +35,14 @@ def export(
     example: Any = None,
     name: str | None = None,
     size: tuple[int, int] | None = None,
+    axes: Mapping[str, int] | None = None,
     score: str = "logits",
     activation: str | None = None,
     image_input: str | None = None,
     score_output: str | None = None,
+    wrt: str | None = None,
+    cotangent: bool = False,
+    quantized: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes the explainer bundle of `model` to the folder `output`, proves it against the model, and returns its path.
@@ -45,7 +51,13 @@ def export(
     are all that the model allows unless named. `preprocessing` is a preset's name or a list of steps; without one,
     pictures are assumed to be prepared as torchvision does. `labels` are the classes' names or a text file with one a
     line. `score` "logits" explains what a trailing softmax or sigmoid takes, "probabilities" the output as it is.
-    `size` (height, width) fixes a picture size that the model leaves free.
+    `size` (height, width) fixes a picture size that the model leaves free, `axes` other axes by name.
+
+    Gradients are taken at the input `image_input` (of several, a picture's unless named), or at the value `wrt` inside
+    the network, by the name that the model gives it; token numbers are explained at their embedding. What is explained
+    is a class of the output `score_output` (the first of shape [N, classes] unless named); an output of another shape,
+    and with `cotangent` any, is explained by a cotangent of its own shape. Quantised models have no gradient unless
+    `quantized="straight-through"` lets it pass their roundings (Bengio et al. 2013, arXiv:1308.3432).
 
     Raises ModelError (unreadable, unsupported), NoGradientError (names the node), VerificationError (the proof failed),
     ParameterError and OutputError; nothing is left behind then.
@@ -58,14 +70,21 @@ def export(
         read_source(model, example, name),
         image_input=image_input,
         output=score_output,
+        wrt=wrt,
         score=score,
         activation=activation,
         size=size,
+        axes=axes,
+        cotangent=cotangent,
+        quantized=quantized,
     )
     chosen = chosen_methods([methods] if isinstance(methods, str) else methods, normalized.layout is not None)
     if any(entry["graph"] != "masked" for entry in chosen.values()):
         refuse_undifferentiable(normalized)
     prepared = _preprocessing(normalized, preprocessing)
+    own = normalized.source.labels
+    if labels is None and own is not None and len(own) == normalized.scores.classes:
+        labels = own
     names = _labels(labels, normalized.scores.classes)
     with new_folder(target) as folder:
         needed = {"forward", *(str(entry["graph"]) for entry in chosen.values())}
@@ -105,21 +124,15 @@ def _description(
             "precision": source.precision,
             "changes": source.changes,
         },
-        "inputs": [
-            {
-                "name": normalized.image,
-                "dtype": "float32",
-                "shape": [BATCH, *normalized.image_shape],
-                "layout": normalized.layout,
-                "explained": True,
-            }
-        ],
+        "inputs": [_input_entry(value, normalized) for value in normalized.model.graph.inputs],
+        "value": _value_entry(normalized),
         "outputs": [
             {
                 "name": scores.output,
-                "shape": [BATCH, scores.classes],
+                "shape": [BATCH, *scores.shape],
                 "explained": True,
                 "classes": scores.classes,
+                "class_axis": scores.class_axis,
                 "activation": scores.activation,
                 "labels": list(labels) if labels else None,
             }
@@ -132,6 +145,26 @@ def _description(
         "renamed": normalized.renamed,
         "verification": record,
     }
+
+
+def _input_entry(value: ir.Value, normalized: Normalized) -> dict[str, Any]:
+    explained = value.name == normalized.image
+    return {
+        "name": value.name,
+        "dtype": _dtype(value),
+        "shape": _axes(value),
+        "layout": normalized.layout if explained else None,
+        "explained": explained,
+    }
+
+
+def _value_entry(normalized: Normalized) -> dict[str, Any] | None:
+    """The value inside the network at which gradients are taken, None where that is the input itself."""
+    if not normalized.inside:
+        return None
+    features = normalized.layout is not None and len(normalized.value_shape) == 3  # ONNX convolutions know one layout
+    shape = [BATCH, *normalized.value_shape]
+    return {"name": normalized.value, "shape": shape, "layout": "NCHW" if features else None}
 
 
 def _methods_as_exported(methods: Mapping[str, Mapping[str, Any]], activation: str) -> dict[str, Any]:
@@ -147,7 +180,7 @@ def _graph_entry(folder: Path, name: str, model: ir.Model, normalized: Normalize
     inputs = [
         {
             "name": value.name,
-            "role": "image" if value.name == normalized.image else value.name,
+            "role": _role(value, normalized),
             "dtype": _dtype(value),
             "shape": _axes(value),
         }
@@ -163,6 +196,13 @@ def _graph_entry(folder: Path, name: str, model: ir.Model, normalized: Normalize
     }
 
 
+def _role(value: ir.Value, normalized: Normalized) -> str:
+    """What the engine feeds: the image, another input of the model, or a parameter by its name."""
+    if value.name == normalized.image:
+        return "image"
+    return "input" if value.name in {entry.name for entry in normalized.model.graph.inputs} else str(value.name)
+
+
 def _one_run(model: ir.Model) -> list[dict[str, Any]]:
     """The inputs that put ROWS rows through a graph: one step of as many images."""
     entries = []
@@ -176,7 +216,7 @@ def _one_run(model: ir.Model) -> list[dict[str, Any]]:
 
 
 def _dtype(value: ir.Value) -> str:
-    return "int64" if value.dtype == ir.DataType.INT64 else "float32"
+    return np.dtype(NUMPY_TYPES.get(ir.DataType(value.dtype or ir.DataType.FLOAT), np.float32)).name
 
 
 def _axes(value: ir.Value) -> list[int | str]:
@@ -215,7 +255,7 @@ def _size_of(steps: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
     return None
 
 
-def _labels(given: Sequence[str] | str | PathLike[str] | None, classes: int) -> list[str] | None:
+def _labels(given: Sequence[str] | str | PathLike[str] | None, classes: int | None) -> list[str] | None:
     if given is None:
         return None
     if isinstance(given, str | PathLike):
@@ -228,7 +268,7 @@ def _labels(given: Sequence[str] | str | PathLike[str] | None, classes: int) -> 
         names.pop()
     if len(names) != classes:
         pair = "; the two classes of a single logit are its negative and its positive" if len(names) == 1 else ""
-        raise ParameterError(f"{len(names)} labels for {classes} classes{pair}")
+        raise ParameterError(f"{len(names)} labels for {classes or 'an output without'} classes{pair}")
     return _without_numbers(names)
 
 

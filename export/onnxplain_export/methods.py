@@ -27,12 +27,20 @@ def _count(default: int, meaning: str, most: int = 1_000_000) -> dict[str, Any]:
 
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
-    "gradient": {"graph": "gradient", "plan": "single", "finish": "mean", "explains": "logits", "parameters": {}},
+    "gradient": {
+        "graph": "gradient",
+        "plan": "single",
+        "finish": "mean",
+        "explains": "logits",
+        "measures": "sensitivity",
+        "parameters": {},
+    },
     "smoothgrad": {
         "graph": "noise",
         "plan": "draws",
         "finish": "mean",
         "explains": "logits",
+        "measures": "sensitivity",
         "parameters": {"samples": _count(25, "noisy copies of each image"), "noise": _NOISE, "seed": _SEED},
     },
     "integrated_gradients": {
@@ -40,6 +48,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
         "plan": "points",
         "finish": "mean",
         "explains": "logits",
+        "measures": "contribution",
         "parameters": {"steps": _count(50, "Gauss–Legendre points on the path", 2000), "baseline": _BASELINE},
     },
     "smoothgrad_integrated": {
@@ -47,6 +56,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
         "plan": "draws_points",
         "finish": "mean",
         "explains": "logits",
+        "measures": "contribution",
         "parameters": {
             "samples": _count(10, "noisy copies of each image"),
             "noise": _NOISE,
@@ -60,6 +70,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
         "plan": "windows",
         "finish": "mean",
         "explains": "probabilities",
+        "measures": "contribution",
         "parameters": {
             "window": {
                 "kind": "int",

@@ -4,12 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def activate(scores: NDArray[np.float32], activation: str) -> NDArray[np.float32]:
-    """Probabilities [N, classes] from scores; "none" where the scores are explained as they are."""
+def activate(scores: NDArray[np.float32], activation: str, axis: int = 1) -> NDArray[np.float32]:
+    """Probabilities from scores [N, …] with the classes along `axis`; "none": the scores are explained as they are."""
     values = scores.astype(np.float64)
     if activation == "softmax":
-        powers = np.exp(values - values.max(axis=1, keepdims=True))
-        values = powers / powers.sum(axis=1, keepdims=True)
+        powers = np.exp(values - values.max(axis=axis, keepdims=True))
+        values = powers / powers.sum(axis=axis, keepdims=True)
     elif activation == "sigmoid":
         # Written with tanh, which doesn't overflow.
         values = (1 + np.tanh(values / 2)) / 2

@@ -20,6 +20,7 @@ KINDS = (
 )  # "image": a number, a name such as "black", or an array that broadcasts to the images
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 EXPLAINS = ("logits", "probabilities")
+MEASURES = ("sensitivity", "contribution")
 
 Shape = tuple[int | str, ...]
 T = TypeVar("T")
@@ -35,27 +36,47 @@ class Input:
     layout: str | None
     explained: bool
 
+    @property
+    def batched(self) -> bool:
+        """Whether it has a row for every image."""
+        return bool(self.shape) and not isinstance(self.shape[0], int)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What gradients are taken at: an input, or a value inside the network (a feature layer, an embedding)."""
+
+    name: str
+    shape: Shape
+    layout: str | None
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An output of the source model; `activation` is what turns its scores into probabilities."""
+    """An output of the source model; `activation` turns its scores into probabilities, along `class_axis` if any."""
 
     name: str
     shape: Shape
     explained: bool
     classes: int | None
+    class_axis: int | None
     activation: str
     labels: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class GraphInput:
-    """A required input of a graph; `role` says what the engine feeds."""
+    """A required input of a graph; `role` says what the engine feeds: "input" another of the model's own inputs."""
 
     name: str
     role: str
     dtype: str
     shape: Shape
+
+    @property
+    def key(self) -> str:
+        """What distinguishes it from the graph's other inputs, the same in all graphs."""
+        return f"input {self.name}" if self.role == "input" else self.role
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +110,18 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """An explanation method: a graph, the plan rule that makes its steps, and the rule that finishes the sum."""
+    """An explanation method: a graph, the plan rule that makes its steps, and the rule that finishes the sum.
+
+    `measures` says what a map's numbers are: the sensitivity of the score to the input, or contributions to the score
+    (Ancona et al.: Towards better understanding of gradient-based attribution methods, 2018, arXiv:1711.06104).
+    """
 
     name: str
     graph: str
     plan: str
     finish: str
     explains: str
+    measures: str
     parameters: Mapping[str, Parameter]
 
 
@@ -109,6 +135,7 @@ class Bundle:
     name: str
     source: Mapping[str, Any]
     inputs: tuple[Input, ...]
+    inside: Value | None
     outputs: tuple[Output, ...]
     preset: str | None
     assumed: bool
@@ -122,6 +149,21 @@ class Bundle:
     def image(self) -> Input:
         """The input that is explained."""
         return next(entry for entry in self.inputs if entry.explained)
+
+    @property
+    def value(self) -> Value:
+        """What gradients are taken at: the explained input, unless it lies inside the network."""
+        return self.inside or Value(self.image.name, self.image.shape, self.image.layout)
+
+    @property
+    def others(self) -> tuple[Input, ...]:
+        """The inputs beside the explained one."""
+        return tuple(entry for entry in self.inputs if not entry.explained)
+
+    @property
+    def free(self) -> bool:
+        """Whether a cotangent of the output's shape says what is explained, in place of a class."""
+        return any(graph.takes("cotangent") for graph in self.graphs.values())
 
     @property
     def scores(self) -> Output:
@@ -181,6 +223,7 @@ def _bundle(folder: Path, sha256: str, data: dict[str, Any]) -> Bundle:
         name=data["name"],
         source=data["source"],
         inputs=tuple(map(_input, data["inputs"])),
+        inside=_value(data["value"]) if data.get("value") else None,
         outputs=tuple(map(_output, data["outputs"])),
         preset=preprocessing.get("preset"),
         assumed=bool(preprocessing.get("assumed", False)),
@@ -207,6 +250,10 @@ def _input(data: dict[str, Any]) -> Input:
     return Input(data["name"], data["dtype"], _shape(data["shape"]), data.get("layout"), explained)
 
 
+def _value(data: dict[str, Any]) -> Value:
+    return Value(data["name"], _shape(data["shape"]), data.get("layout"))
+
+
 def _output(data: dict[str, Any]) -> Output:
     labels = data.get("labels")
     return Output(
@@ -214,6 +261,7 @@ def _output(data: dict[str, Any]) -> Output:
         shape=_shape(data["shape"]),
         explained=bool(data["explained"]),
         classes=data.get("classes"),
+        class_axis=data.get("class_axis", 1),
         activation=_one_of(data.get("activation", "none"), ACTIVATIONS),
         labels=tuple(map(str, labels)) if labels else None,
     )
@@ -239,6 +287,7 @@ def _method(name: str, data: dict[str, Any]) -> Method:
         plan=data["plan"],
         finish=data["finish"],
         explains=_one_of(data["explains"], EXPLAINS),
+        measures=_one_of(data.get("measures", "sensitivity"), MEASURES),
         parameters=_table(data["parameters"], _parameter),
     )
 

@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.activations import activate
-from onnxplain.bundle import EXPLAINS, Bundle, Graph, Method, read_bundle
+from onnxplain.bundle import EXPLAINS, Bundle, Graph, Method, Shape, read_bundle
+from onnxplain.cotangents import class_cotangents, given_cotangents
 from onnxplain.errors import BundleError, ModelError, ParameterError, PictureError, unknown
-from onnxplain.fills import fill_values
-from onnxplain.images import SPATIAL, Image, image_size, listed, read_images, stack
+from onnxplain.feeds import Feeds, chosen_feeds, method_feeds, model_feeds
+from onnxplain.images import SPATIAL, Image, image_size, is_one, listed, read_images
 from onnxplain.parameters import check_parameters
 from onnxplain.planner import MOST_ROWS, MOST_ROWS_ACCELERATED, Chunk, chunks, rows_per_run
 from onnxplain.plans import Steps, find_plan
 from onnxplain.progress import Progress, progress_bar
 from onnxplain.providers import CPU, Provider, choose, name_of
 from onnxplain.result import Result, provenance
-from onnxplain.sessions import Sessions, cast
-from onnxplain.summing import Feed, attribute, find_finish
-from onnxplain.targets import name_of as class_name
-from onnxplain.targets import resolve
+from onnxplain.sessions import Sessions
+from onnxplain.summing import Feed, attribute, find_finish, inputs_of
+from onnxplain.targets import Chosen, resolve
 
 Array = NDArray[np.float32]
 OnError = Callable[[str, PictureError], None]
@@ -38,6 +38,7 @@ class _Request:
     explains: str
     memory: float | str | None
     top: int | None
+    cotangent: Any
 
 
 class Explainer:
@@ -80,18 +81,23 @@ class Explainer:
         progress: bool = False,
         score: str | None = None,
         top: int | None = None,
+        cotangent: Any = None,
         **parameters: Any,
     ) -> Result:
-        """The maps of `images`: paths, uint8 pictures [H, W, 3] or float arrays in the network's shape; one or many.
+        """The maps of `images`: paths, uint8 pictures [H, W, 3] or arrays in the network's shape; one or many.
+
+        A network with several inputs takes a mapping of their names to arrays.
 
         `targets`: None for each image's top class, a class number or name, a list with one per image, or a list of
-        lists for several per image; `top=3` each image's three best classes. `memory` ("2GB", "500MB", bytes) bounds
-        what one run adds to the loaded network.
+        lists for several per image; `top=3` each image's three best classes. Of a segmentation, a class is explained
+        where it is the best one. `cotangent` says instead which weighted sum of an output without classes is explained:
+        [*output] for all images or [N, *output]. `memory` ("2GB", "500MB", bytes) bounds what one run adds to the
+        loaded network.
         `score` chooses "logits" or "probabilities" for perturbation methods. The method's own parameters follow by
         name. Raises ParameterError and PictureError for input that can't be used, ModelError where the network
         answers with NaN.
         """
-        request = self._request(method, memory, score, parameters, top)
+        request = self._request(method, memory, score, parameters, top, cotangent)
         batch = read_images(images, self.bundle)
         with progress_bar(progress, method, len(batch)) as bar:
             return self._explain(batch, targets, request, bar)
@@ -106,17 +112,18 @@ class Explainer:
         progress: bool = False,
         score: str | None = None,
         top: int | None = None,
+        cotangent: Any = None,
         on_error: OnError | None = None,
         **parameters: Any,
     ) -> Iterator[Result]:
         """One Result for each image, in order, in memory that doesn't grow with their number.
 
-        Takes what explain takes, but one target (or list of them) holds for all images. A picture that can't be read
-        is handed to `on_error` with its name and skipped; without `on_error` it raises PictureError.
+        Takes what explain takes, but one target (or list of them), or one cotangent, holds for all images. A picture
+        that can't be read is handed to `on_error` with its name and skipped; without `on_error` it raises PictureError.
         """
-        request = self._request(method, memory, score, parameters, top)
-        size = len(images) if isinstance(images, Sequence | np.ndarray) and not _is_one(images) else None
-        entries = listed(images, self.bundle.image) if _is_one(images) else images
+        request = self._request(method, memory, score, parameters, top, cotangent)
+        size = len(images) if isinstance(images, Sequence | np.ndarray) and not is_one(images) else None
+        entries = listed(images, self.bundle) if is_one(images) else images
         groups = _groups(entries, self._images_per_run(request))
         return self._stream(groups, targets, request, on_error, progress_bar(progress, method, size))
 
@@ -138,32 +145,44 @@ class Explainer:
                     yield from (result[i] for i in range(len(result)))
 
     def scores(self, rows: Any) -> Array:
-        """The network's scores [N, classes] (logits, where it has them) for rows in its own shape."""
+        """The network's scores (logits, where it has them) [N, classes], or [N, …] of other outputs."""
         batch = read_images(rows, self.bundle)
-        scores = self._scores(stack(batch, self.bundle.image), None)
+        scores, _ = self._forward(model_feeds(batch, self.bundle), len(batch), None)
         _check_finite(scores, batch, "scores")
         return scores
 
-    def gradient(self, rows: Any, targets: Any = None) -> Array:
-        """The raw gradient of the target's score at rows in the network's own shape; targets as for explain."""
+    def values(self, rows: Any) -> Array:
+        """What gradients are taken at, [N, …]: the preprocessed rows, or a feature layer or embedding of theirs."""
+        batch = read_images(rows, self.bundle)
+        return self._forward(model_feeds(batch, self.bundle), len(batch), None)[1]
+
+    def gradient(self, rows: Any, targets: Any = None, cotangent: Any = None) -> Array:
+        """The raw gradient of what is explained, [N, …], at rows in the network's own shape; all as for explain."""
         if "gradient" not in self.bundle.graphs:
             raise ParameterError(
                 f"the bundle {self.bundle.path} has no gradient graph; export it with the method gradient"
             )
         images = read_images(rows, self.bundle)
-        batch = stack(images, self.bundle.image)
-        resolved, several = resolve(targets, self._scores(batch, None), self.bundle.scores.labels)
+        feeds = model_feeds(images, self.bundle)
+        scores, values = self._forward(feeds, len(images), None)
+        chosen = self._chosen(targets, cotangent, scores)
         graph = self.bundle.graphs["gradient"]
-        feeds = {"image": Feed(batch, per_image=True), "target": Feed(resolved, per_image=True)}
-        plan = list(chunks(len(batch), 1, self._rows_per_run(graph, None, resolved.shape[1])))
-        maps = np.empty((*resolved.shape, *batch.shape[1:]), np.float32)
+        feeds.update(chosen_feeds(chosen))
+        plan = list(chunks(len(images), 1, self._rows_per_run(graph, None, chosen.count)))
+        maps = np.empty((*chosen.targets.shape, *values.shape[1:]), np.float32)
         for chunk, part in attribute(self._sessions, graph, feeds, plan, find_finish("mean")):
             maps[chunk.images] = part
         _check_finite(maps, images, "gradient")
-        return maps if several else maps[:, 0]
+        return maps if chosen.several else maps[:, 0]
 
     def _request(
-        self, method: str, memory: float | str | None, score: str | None, given: Mapping[str, Any], top: int | None
+        self,
+        method: str,
+        memory: float | str | None,
+        score: str | None,
+        given: Mapping[str, Any],
+        top: int | None,
+        cotangent: Any,
     ) -> _Request:
         """Everything about a call that can be checked before a picture is read."""
         if not isinstance(method, str) or method not in self.bundle.methods:
@@ -176,7 +195,7 @@ class Explainer:
             raise ParameterError(f"score= is for perturbation methods; {method} explains the {chosen.explains}")
         if memory is not None:
             self._rows_per_run(graph, memory)
-        return _Request(chosen, check_parameters(chosen, given), score or chosen.explains, memory, top)
+        return _Request(chosen, check_parameters(chosen, given), score or chosen.explains, memory, top, cotangent)
 
     def _rows_per_run(self, graph: Graph, memory: float | str | None, targets: int = 1) -> int:
         most = MOST_ROWS if name_of(self.providers[0]) == CPU else MOST_ROWS_ACCELERATED
@@ -191,22 +210,27 @@ class Explainer:
         return max(1, self._rows_per_run(graph, request.memory) // steps)
 
     def _explain(self, batch: Sequence[Image], targets: Any, request: _Request, bar: Progress) -> Result:
-        rows = stack(batch, self.bundle.image)
+        feeds = model_feeds(batch, self.bundle)
         graph = self.bundle.graphs[request.method.graph]
-        scores = self._scores(rows, request.memory, release=self._sessions.changes_to(graph, len(rows)))
-        probabilities = activate(scores, self.bundle.scores.activation)
+        release = self._sessions.changes_to(graph, len(batch))
+        scores, values = self._forward(feeds, len(batch), request.memory, release)
+        output = self.bundle.scores
+        probabilities = activate(scores, output.activation, 1 if output.class_axis is None else output.class_axis)
         _check_finite(scores, batch, "scores")
-        resolved, several = resolve(targets, scores, self.bundle.scores.labels, request.top)
-        explained = probabilities if request.explains == "probabilities" else scores
-        maps = self._maps(rows, resolved, explained, request, bar)
+        chosen = self._chosen(targets, request.cotangent, scores, request.top)
+        explained = chosen.of(probabilities if request.explains == "probabilities" else scores)
+        feeds.update(chosen_feeds(chosen))
+        feeds["reference"] = Feed(explained, per_image=True)
+        feeds["activated"] = Feed(np.array([request.explains == "probabilities"], np.float32))
+        maps = self._maps(feeds, values, chosen, request, bar)
         _check_finite(maps, batch, "map")
-        keep = slice(None) if several else 0
+        keep = slice(None) if chosen.several else 0
         return Result(
             attribution=maps[:, keep],
             scores=scores,
             probabilities=probabilities,
-            targets=resolved[:, keep],
-            labels=_labels(resolved, several, self.bundle.scores.labels),
+            targets=chosen.targets[:, keep],
+            labels=chosen.names(output.labels),
             method=request.method.name,
             parameters=dict(request.parameters),
             provenance=provenance(
@@ -216,33 +240,50 @@ class Explainer:
                 request.parameters,
                 explains=request.explains,
                 provider=name_of(self.providers[0]),
+                cotangent=request.cotangent,
             ),
-            layout=self.bundle.image.layout,
+            layout=self.bundle.image.layout if graph.takes("fill") else self.bundle.value.layout,
             images=tuple(batch),
+            measures=request.method.measures,
         )
 
-    def _scores(self, rows: Array, memory: float | str | None, release: bool = False) -> Array:
-        graph = self.bundle.graphs["forward"]
-        name, dtype = next((entry.name, entry.dtype) for entry in graph.inputs if entry.role == "image")
-        if len(graph.inputs) > 1:
-            others = ", ".join(entry.name for entry in graph.inputs if entry.role != "image")
-            raise BundleError(f"{graph.file} needs further inputs, which this version can't feed: {others}")
-        most = self._rows_per_run(graph, memory)
-        parts = [
-            self._sessions.run(graph, ["scores"], {name: cast(rows[chunk.images], dtype)}, release)[0]
-            for chunk in chunks(len(rows), 1, most)
-        ]
-        classes = self.bundle.scores.classes or 0
-        return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, classes), np.float32)
+    def _chosen(self, targets: Any, cotangent: Any, scores: Array, best: int | None = None) -> Chosen:
+        """What is explained: classes, or cotangents of networks whose scores aren't class scores."""
+        output = self.bundle.scores
+        if cotangent is None:
+            if self.bundle.free:
+                return class_cotangents(targets, scores, output, best)
+            return Chosen(*resolve(targets, scores, output.labels, best))
+        if targets is not None or best is not None:
+            raise ParameterError("cotangent= and targets= (or top=) both say what is explained; give one of them")
+        if not self.bundle.free:
+            raise ParameterError(
+                "this bundle explains classes; one that takes a cotangent is exported with --cotangent"
+            )
+        return given_cotangents(cotangent, scores, output)
 
-    def _maps(
-        self, rows: Array, resolved: NDArray[np.int64], explained: Array, request: _Request, bar: Progress
-    ) -> Array:
+    def _forward(
+        self, feeds: Feeds, count: int, memory: float | str | None, release: bool = False
+    ) -> tuple[Array, Array]:
+        """The scores [N, …] and the explained values [N, …] of `count` images."""
+        graph = self.bundle.graphs["forward"]
+        names = ["scores", "explained"] if self.bundle.inside else ["scores"]
+        parts = []
+        for chunk in chunks(count, 1, self._rows_per_run(graph, memory)):
+            parts.append(self._sessions.run(graph, names, inputs_of(graph, feeds, chunk), release))
+        if not parts:
+            sizes = ((0, *_sizes(entry.shape)) for entry in (self.bundle.scores, self.bundle.value))
+            scores, values = (np.zeros(size, np.float32) for size in sizes)
+            return scores, values
+        joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
+        return joined[0].astype(np.float32), joined[1] if self.bundle.inside else feeds["image"].values
+
+    def _maps(self, feeds: Feeds, values: Array, chosen: Chosen, request: _Request, bar: Progress) -> Array:
         """The finished maps [N, T, …] of a batch."""
-        graph = self.bundle.graphs[request.method.graph]
+        graph, rows = self.bundle.graphs[request.method.graph], feeds["image"].values
         steps = self._steps(request, graph, rows)
-        feeds = self._feeds(rows, resolved, explained, steps, request)
-        per_run = self._rows_per_run(graph, request.memory, resolved.shape[1])
+        feeds = {**feeds, **method_feeds(graph, request.parameters, steps, values, rows, self.bundle)}
+        per_run = self._rows_per_run(graph, request.memory, chosen.count)
         plan = list(chunks(len(rows), len(steps), per_run))
         finish = find_finish(request.method.finish)
         maps: Array | None = None
@@ -251,7 +292,7 @@ class Explainer:
                 maps = np.empty((len(rows), *part.shape[1:]), np.float32) if maps is None else maps
                 maps[chunk.images] = part
             bar.add(_share(chunk, len(steps)))
-        return maps if maps is not None else np.empty((*resolved.shape, *rows.shape[1:]), np.float32)
+        return maps if maps is not None else np.empty((*chosen.targets.shape, *values.shape[1:]), np.float32)
 
     def _steps(self, request: _Request, graph: Graph, rows: Array) -> Steps:
         plan = find_plan(request.method.plan)
@@ -261,28 +302,10 @@ class Explainer:
             )
         return plan.rule(request.parameters, *image_size(self.bundle.image.layout, rows))
 
-    def _feeds(
-        self, rows: Array, resolved: NDArray[np.int64], explained: Array, steps: Steps, request: _Request
-    ) -> dict[str, Feed]:
-        feeds = {
-            "image": Feed(rows, per_image=True),
-            "target": Feed(resolved, per_image=True),
-            "steps": Feed(steps[None], per_step=True),
-            "reference": Feed(np.take_along_axis(explained, resolved, axis=1), per_image=True),
-            "activated": Feed(np.array([request.explains == "probabilities"], np.float32)),
-        }
-        given = request.parameters
-        if "noise" in given:
-            axes = tuple(range(1, rows.ndim))
-            # Each image's own range, never the batch's: a map must not depend on the neighbours.
-            feeds["sigma"] = Feed(given["noise"] * (rows.max(axis=axes) - rows.min(axis=axes)), per_image=True)
-        if "seed" in given:
-            feeds["seed"] = Feed(np.array([given["seed"]], np.int64))
-        for name in filter(self.bundle.graphs[request.method.graph].takes, ("baseline", "fill")):
-            # A graph that serves several methods has the input even where this one has no such parameter.
-            values = fill_values(name, given.get(name, 0.0), rows, self.bundle)
-            feeds[name] = Feed(values, per_image=len(values) == len(rows))
-        return feeds
+
+def _sizes(shape: Shape) -> tuple[int, ...]:
+    """The axes behind the batch, 1 where one is free."""
+    return tuple(size if isinstance(size, int) else 1 for size in shape[1:])
 
 
 def _declared_size(bundle: Bundle) -> tuple[int | str, int | str]:
@@ -295,21 +318,12 @@ def _share(chunk: Chunk, steps: int) -> float:
     return (chunk.images.stop - chunk.images.start) * (chunk.steps.stop - chunk.steps.start) / steps
 
 
-def _labels(resolved: NDArray[np.int64], several: bool, labels: Sequence[str] | None) -> tuple[Any, ...]:
-    names = [tuple(class_name(int(target), labels) for target in row) for row in resolved]
-    return tuple(names) if several else tuple(row[0] for row in names)
-
-
 def _check_finite(values: Array, batch: Sequence[Image], what: str) -> None:
     for image, value in zip(batch, values, strict=True):
         if not np.isfinite(value).all():
             raise ModelError(
                 f"the network's {what} for {image.name} contains NaN or infinity: its numbers overflow there"
             )
-
-
-def _is_one(images: Any) -> bool:
-    return isinstance(images, str | os.PathLike | np.ndarray)
 
 
 def _groups(images: Iterable[Any], size: int) -> Iterator[list[Any]]:

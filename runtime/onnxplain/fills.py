@@ -24,6 +24,11 @@ BLUR = 0.05
 def fill_values(name: str, value: Any, rows: Array, bundle: Bundle) -> Array:
     """Values of the images' rank that broadcast to `rows` [N, …]: first axis 1, or N where each image has its own."""
     if isinstance(value, str):
+        if bundle.inside and name == "baseline":
+            raise ParameterError(
+                f"{name}={value!r} is a picture, but {bundle.inside.name!r} lies inside the network; give a number or "
+                "an array, such as explainer.values(...) of a neutral input"
+            )
         return _NAMED[value](rows, bundle)
     array = np.asarray(value, np.float32)
     try:

@@ -3,15 +3,16 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.array_files import SUFFIXES, read_arrays
 from onnxplain.bundle import Bundle, Input
-from onnxplain.errors import ParameterError, PictureError
+from onnxplain.errors import ParameterError, PictureError, unknown
 from onnxplain.pictures import read_picture
 from onnxplain.preprocessing import Box, is_upright, prepare
 
@@ -22,19 +23,20 @@ SPATIAL = {"NCHW": (2, 3), "NHWC": (1, 2)}
 class Image:
     """One image on its way through the engine: its row [1, …] and what is known of the picture behind it.
 
-    `seen` is the picture as the network sees it, uint8 [H, W, 3] (for a float array, its preprocessing undone), and
-    `box` where that lies in the original. `original` is the picture that was handed in; a file is read again, from
-    `path`.
+    `others` are its rows [1, …] for the network's other inputs, or what all images share. `seen` is the picture as the
+    network sees it, uint8 [H, W, 3] (for a float array, its preprocessing undone), and `box` where that lies in the
+    original. `original` is the picture that was handed in; a file is read again, from `path`.
     """
 
     name: str
     sha256: str
-    row: NDArray[np.float32]
+    row: NDArray[Any]
     seen: NDArray[np.uint8] | None = None
     box: Box | None = None
     original: NDArray[np.uint8] | None = None
     path: Path | None = None
     upright: bool = True
+    others: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def spatial_axes(layout: str | None, rows: NDArray[Any]) -> tuple[int, int]:
@@ -52,17 +54,49 @@ def image_size(layout: str | None, rows: NDArray[Any]) -> tuple[int, int]:
     return rows.shape[height], rows.shape[width]
 
 
-def listed(images: Any, entry: Input) -> list[Any]:
-    """One entry per image, from a single path or picture, a batch array, or a list of any of these."""
+def is_one(images: Any) -> bool:
+    """Whether `images` is one object that holds all images: a path, an array, or arrays by the inputs' names."""
+    return isinstance(images, str | os.PathLike | np.ndarray | Mapping)
+
+
+def listed(images: Any, bundle: Bundle) -> list[Any]:
+    """One entry per image, from a single path or picture, a batch array, a list of any, or these by input names."""
+    if isinstance(images, Mapping):
+        return _dealt(images, bundle)
     if isinstance(images, str | os.PathLike):
         return [images]
     if isinstance(images, np.ndarray):
         # A picture in bytes is [H, W, 3] or [H, W], whatever the network's own layout.
-        single = images.ndim <= 3 if images.dtype == np.uint8 else images.ndim == len(entry.shape) - 1
+        pictures = images.dtype == np.uint8 and bundle.steps
+        single = images.ndim <= 3 if pictures else images.ndim == len(bundle.image.shape) - 1
         return [images] if single else list(images)
-    if isinstance(images, Mapping) or not isinstance(images, Iterable):
+    if not isinstance(images, Iterable):
         raise PictureError(f"{type(images).__name__} is no picture, array or list of them")
     return list(images)
+
+
+def _dealt(images: Mapping[str, Any], bundle: Bundle) -> list[Any]:
+    """Arrays of all images by the inputs' names, dealt out to one mapping for each image."""
+    known = [entry.name for entry in bundle.inputs]
+    for name in images:
+        if name not in known:
+            raise ParameterError(unknown("input", name, known))
+    if bundle.image.name not in images:
+        raise ParameterError(f"the explained input {bundle.image.name!r} is missing; the network takes {known}")
+    rows = listed(images[bundle.image.name], bundle)
+    one = len(rows) == 1
+    dealt: list[dict[str, Any]] = [{bundle.image.name: row} for row in rows]
+    for entry in bundle.others:
+        if entry.name not in images:
+            raise ParameterError(f"input {entry.name!r} is missing; the network takes {known}")
+        values = np.asarray(images[entry.name])
+        if one and values.ndim == len(entry.shape) - 1:
+            values = values[None]
+        if entry.batched and len(values) != len(rows):
+            raise ParameterError(f"input {entry.name!r} has {len(values)} rows for {len(rows)} images")
+        for index, row in enumerate(dealt):
+            row[entry.name] = values[index] if entry.batched else values
+    return dealt
 
 
 def read_images(
@@ -73,7 +107,7 @@ def read_images(
     `first` is the number of the first image, by which an array is named.
     """
     found = []
-    for number, image in enumerate(listed(images, bundle.image), first):
+    for number, image in enumerate(listed(images, bundle), first):
         try:
             found.append(read_image(image, number, bundle))
         except PictureError as error:
@@ -84,11 +118,34 @@ def read_images(
 
 
 def _name(image: Any, number: int) -> str:
+    """What errors and provenance call an image; where it comes with other inputs, the path among them."""
+    if isinstance(image, Mapping):
+        image = next((value for value in image.values() if isinstance(value, str | os.PathLike)), None)
     return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
 
 
 def read_image(image: Any, number: int, bundle: Bundle) -> Image:
-    """One image from a path, a uint8 picture or a float array in the network's shape; `number` names it in errors."""
+    """One image from a path, a uint8 picture or an array in the network's shape; `number` names it in errors.
+
+    Where the network has several inputs, from a mapping of their names to these. A path is a picture's, or that of a
+    .npy or .npz file with one example.
+    """
+    if isinstance(image, str | os.PathLike) and Path(image).suffix.lower() in SUFFIXES:
+        content = read_arrays(Path(image))
+        if isinstance(content, dict) and not bundle.others and len(content) == 1:
+            content = next(iter(content.values()))
+        return replace(read_image(content, number, bundle), name=os.fspath(image))
+    if isinstance(image, Mapping):
+        (dealt,) = _dealt(image, bundle)
+        others = {entry.name: _other(dealt[entry.name], entry) for entry in bundle.others}
+        return replace(_read(dealt[bundle.image.name], number, bundle), others=others)
+    if bundle.others:
+        names = ", ".join(repr(entry.name) for entry in bundle.inputs)
+        raise ParameterError(f"the network has several inputs; give a mapping with {names}")
+    return _read(image, number, bundle)
+
+
+def _read(image: Any, number: int, bundle: Bundle) -> Image:
     name = _name(image, number)
     if isinstance(image, str | os.PathLike):
         path = Path(image)
@@ -127,7 +184,9 @@ def _prepared(name: str, sha256: str, pixels: NDArray[np.uint8], bundle: Bundle,
 def _as_is(name: str, array: NDArray[Any], bundle: Bundle) -> Image:
     if array.dtype.kind not in "fiub":
         raise PictureError(f"{name}: an array of {array.dtype} is no image")
-    row = array.astype(np.float32)
+    if np.dtype(bundle.image.dtype).kind in "iu" and array.dtype.kind not in "iub":
+        raise PictureError(f"{name}: the input {bundle.image.name!r} takes whole numbers, not {array.dtype}")
+    row = array.astype(bundle.image.dtype)
     has_batch_axis = array.ndim == len(bundle.image.shape) and array.shape[0] == 1
     row = row if has_batch_axis else row[None]
     _check_shape(name, row, bundle.image)
@@ -151,6 +210,15 @@ def _undone(row: NDArray[np.float32], steps: Sequence[Mapping[str, Any]]) -> NDA
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels)
 
 
+def _other(value: Any, entry: Input) -> NDArray[Any]:
+    """What one image gives to an input that isn't explained, with a batch axis where the input has one."""
+    array = np.asarray(value)
+    row = (array[None] if entry.batched else array).astype(entry.dtype)
+    if list(row.shape[1:] if entry.batched else row.shape) != list(entry.shape[1:] if entry.batched else entry.shape):
+        raise ParameterError(f"input {entry.name!r} takes {list(entry.shape)}, not {list(row.shape)}")
+    return row
+
+
 def _check_shape(name: str, row: NDArray[Any], entry: Input) -> None:
     expected, given = list(entry.shape[1:]), list(row.shape[1:])
     fits = len(expected) == len(given) and all(
@@ -163,10 +231,10 @@ def _check_shape(name: str, row: NDArray[Any], entry: Input) -> None:
         )
 
 
-def stack(images: Sequence[Image], entry: Input) -> NDArray[np.float32]:
+def stack(images: Sequence[Image], entry: Input) -> NDArray[Any]:
     """The images' rows as one batch [N, …]; PictureError where their sizes differ."""
     if not images:
-        return np.zeros((0, *(size if isinstance(size, int) else 1 for size in entry.shape[1:])), np.float32)
+        return np.zeros((0, *(size if isinstance(size, int) else 1 for size in entry.shape[1:])), entry.dtype)
     for image in images:
         if image.row.shape != images[0].row.shape:
             raise PictureError(
@@ -174,3 +242,19 @@ def stack(images: Sequence[Image], entry: Input) -> NDArray[np.float32]:
                 f"{list(images[0].row.shape[1:])}; images of one call need one size"
             )
     return np.concatenate([image.row for image in images])
+
+
+def stack_others(images: Sequence[Image], bundle: Bundle) -> dict[str, NDArray[Any]]:
+    """What the images give to the inputs that aren't explained, as batches; ParameterError where shared ones differ."""
+    found = {}
+    for entry in bundle.others:
+        rows = [image.others[entry.name] for image in images]
+        if entry.batched:
+            found[entry.name] = np.concatenate(rows) if rows else np.zeros((0, 1), entry.dtype)
+        elif all(np.array_equal(row, rows[0]) for row in rows):
+            found[entry.name] = rows[0]
+        else:
+            raise ParameterError(
+                f"input {entry.name!r} has no batch axis: it must be the same for all images of a call"
+            )
+    return found

@@ -29,7 +29,8 @@ class Result:
     """Maps of N images by one method.
 
     `attribution` is raw and signed, in the network's own layout ([N, C, H, W]; perturbation methods have one
-    channel); `scores` and `probabilities` are [N, classes]; `targets` [N] are the explained classes and `labels`
+    channel) or of the shape of the value inside that is explained; `scores` and `probabilities` are [N, classes], or
+    [N, …] of other outputs; `targets` [N] are the explained classes and `labels`
     their names. Where several targets per image were asked for, attribution, targets and labels have a second axis
     for them.
     """
@@ -44,6 +45,7 @@ class Result:
     provenance: Mapping[str, Any]
     layout: str | None
     images: tuple[Image, ...]
+    measures: str = "sensitivity"
 
     def __len__(self) -> int:
         return len(self.attribution)
@@ -66,6 +68,23 @@ class Result:
             provenance={**self.provenance, "pictures": self.provenance["pictures"][one]},
             images=self.images[one],
         )
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the maps are of sequences, [N, L, features]."""
+        return self.layout not in SPATIAL and self.attribution.ndim - self.targets.ndim == 2
+
+    def tokens(self) -> Array:
+        """One number for each token, float32 [N, L], of maps [N, L, features].
+
+        Contributions are added up over the features; sensitivities become the length of the gradient, since their sum
+        is 0 wherever a LayerNormalization follows.
+        """
+        if not self.has_tokens:
+            raise ParameterError("what is explained is no sequence of tokens; use .attribution")
+        maps = self.attribution.astype(np.float64)
+        found = maps.sum(axis=-1) if self.measures == "contribution" else np.linalg.norm(maps, axis=-1)
+        return found.astype(np.float32)
 
     def heatmap(self) -> Array:
         """Maps to look at, float32 [N, H, W] in 0..1: the sum of |a| over channels, from minimum to 99th percentile."""
@@ -111,10 +130,15 @@ def _draw(image: Image, heat: Array, original: bool) -> Pixels:
         raise ParameterError(
             f"{image.name} came as an array of a network without preprocessing: draw .heatmap() yourself"
         )
-    if not original or image.box is None:
+    pixels = None
+    if original and image.box is not None:
+        pixels = image.original if image.path is None else read_picture(image.path, image.upright)
+    if pixels is not None and image.box is not None:
+        return overlay_original(pixels, heat, image.box)
+    height, width = image.seen.shape[:2]
+    if heat.shape == (height, width):
         return overlay(image.seen, heat)
-    pixels = image.original if image.path is None else read_picture(image.path, image.upright)
-    return overlay(image.seen, heat) if pixels is None else overlay_original(pixels, heat, image.box)
+    return overlay_original(image.seen, heat, (0, 0, height, width))  # a feature layer's map, enlarged
 
 
 def provenance(
@@ -125,14 +149,17 @@ def provenance(
     *,
     explains: str,
     provider: str,
+    cotangent: Any = None,
 ) -> dict[str, Any]:
     """How a result was made, as plain data that JSON can hold."""
+    used = {} if cotangent is None else {"cotangent": _plain(np.asarray(cotangent, np.float32))}
     return {
         "bundle": {"name": bundle.name, "sha256": bundle.sha256, "model_sha256": bundle.source.get("sha256")},
         "pictures": [{"name": image.name, "sha256": image.sha256} for image in images],
         "method": method,
         "parameters": {name: _plain(value) for name, value in parameters.items()},
         "explains": explains,
+        **used,
         "seed": parameters.get("seed"),
         "provider": provider,
         "versions": {

@@ -54,17 +54,22 @@ def attribute(
     """
     total = norm = np.zeros((), np.float64)
     for chunk in chunks:
-        term, weight = (np.asarray(part, np.float64) for part in _run(sessions, graph, feeds, chunk))
+        term, weight = (np.asarray(part, np.float64) for part in _sums(sessions, graph, feeds, chunk))
         total, norm = (term, weight) if chunk.first else (total + term, norm + weight)
         yield chunk, finish(total, norm).astype(np.float32) if chunk.last else None
 
 
-def _run(sessions: Sessions, graph: Graph, feeds: Mapping[str, Feed], chunk: Chunk) -> list[Array]:
+def inputs_of(graph: Graph, feeds: Mapping[str, Feed], chunk: Chunk) -> dict[str, Array]:
+    """What a run of one chunk is fed, by the names of the graph's inputs."""
     inputs = {}
     for entry in graph.inputs:
-        if entry.role not in feeds:
+        if entry.key not in feeds:
             raise BundleError(
                 f"{graph.file} has an input of role {entry.role!r}, unknown here; pip install --upgrade onnxplain"
             )
-        inputs[entry.name] = cast(feeds[entry.role].cut(chunk), entry.dtype)
-    return sessions.run(graph, ("total", "norm"), inputs)
+        inputs[entry.name] = cast(feeds[entry.key].cut(chunk), entry.dtype)
+    return inputs
+
+
+def _sums(sessions: Sessions, graph: Graph, feeds: Mapping[str, Feed], chunk: Chunk) -> list[Array]:
+    return sessions.run(graph, ("total", "norm"), inputs_of(graph, feeds, chunk))

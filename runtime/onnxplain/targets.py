@@ -1,12 +1,47 @@
 """Which classes are explained: numbers and names become an int64 table [N, T]."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import ParameterError, unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is explained: `targets` int64 [N, T], and what graphs are fed for them.
+
+    `cotangents` is float32 [N, T, …], None where the network's scores are class scores and graphs take the targets.
+    `several` is True where more than one per image was asked for: maps keep a target axis then.
+    """
+
+    targets: NDArray[np.int64]
+    several: bool
+    cotangents: NDArray[np.float32] | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of targets of each image."""
+        return self.targets.shape[1]
+
+    def of(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What is explained of scores [N, …]: [N, T]."""
+        if self.cotangents is None:
+            return np.take_along_axis(scores, self.targets, axis=1)
+        weights = self.cotangents.reshape(*self.targets.shape, -1).astype(np.float64)
+        return np.einsum("nto,no->nt", weights, scores.reshape(len(scores), -1)).astype(np.float32)
+
+    def names(self, labels: Sequence[str] | None) -> tuple[Any, ...]:
+        """The targets' labels, for each image one or a tuple."""
+        names = [tuple("cotangent" if t == FREE else name_of(int(t), labels) for t in row) for row in self.targets]
+        return tuple(names) if self.several else tuple(row[0] for row in names)
+
+
+FREE = -1
+"""The target of a map that a cotangent of the caller's explains."""
 
 
 def resolve(

@@ -12,7 +12,7 @@ import small_models
 from onnxplain.random import normal
 from onnxplain_export.graphs import COLUMNS, GRAPHS
 from onnxplain_export.normalize import normalize
-from onnxplain_export.source import read_source
+from onnxplain_export.sources import read_source
 from small_models import head, model, node, random_weight
 
 IMAGES = small_models.images(3, 12, 16)

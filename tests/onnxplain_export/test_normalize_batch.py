@@ -129,3 +129,26 @@ def test_a_baked_batch_of_four_is_freed(form: str) -> None:
         ).baked
         == 4
     )
+
+
+def test_a_free_batch_is_followed_through_axes_that_it_is_merged_with() -> None:
+    """torch's attention turns keys by way of [N·heads, …]; a Resize behind that sees a batch that nobody knows."""
+    nodes = [
+        conv(),
+        node("Reshape", ["c", "merged"], ["m"]),
+        node("Transpose", ["m"], ["t"], perm=[0, 2, 1]),
+        node("Reshape", ["t", "apart"], ["a"], allowzero=1),
+        node("Relu", ["a"], ["r"]),
+        node("Shape", ["x"], ["n"], start=0, end=1),
+        node("Concat", ["n", "goal"], ["sizes"], axis=0),
+        node("Resize", ["r", "", "", "sizes"], ["up"], mode="linear"),
+        node("Reshape", ["up", "rows"], ["f"], allowzero=1),
+        *head("f"),
+    ]
+    shapes = {"merged": [-1, 16, 16], "apart": [-1, 8, 16, 16], "goal": [8, 24, 24], "rows": [-1, 8, 24, 24]}
+    found = assert_same_scores(model(nodes, {name: np.array(shape) for name, shape in shapes.items()}))
+    assert found.scores.value.shape is not None
+    (resize,) = (one for one in found.model.graph if one.op_type == "Resize")
+    assert list(resize.attributes["axes"].value) == [1, 2, 3]
+    (last,) = (one for one in found.model.graph if one.outputs[0].name == "f")
+    assert last.inputs[1].const_value.numpy().tolist() == [0, 8, 24, 24]

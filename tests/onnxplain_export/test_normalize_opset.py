@@ -1,4 +1,4 @@
-"""Any opset from 7 to 26, function or composite becomes opset 20 with the same scores."""
+"""Any opset from 7 to 28, function or composite becomes opset 20 with the same scores."""
 
 import numpy as np
 import onnx
@@ -60,9 +60,9 @@ def test_upsample_7_to_9_become_resize() -> None:
         assert "Resize" in operators(assert_same_scores(proto))
 
 
-@pytest.mark.parametrize("opset", [6, 27])
+@pytest.mark.parametrize("opset", [6, 29])
 def test_opsets_outside_the_range_are_refused(opset: int) -> None:
-    with pytest.raises(ModelError, match=f"opset {opset}; opsets 7 to 26 are read"):
+    with pytest.raises(ModelError, match=f"opset {opset}; opsets 7 to 28 are read"):
         normalized(small_models.classifier(opset=opset))
 
 

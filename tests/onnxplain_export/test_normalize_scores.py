@@ -172,20 +172,74 @@ def test_unknown_options_suggest_the_nearest(option: dict, message: str) -> None
         normalized(small_models.classifier(), **option)
 
 
-def test_outputs_that_are_not_scores_are_refused() -> None:
-    with pytest.raises(ModelError, match="no output looks like class scores"):
-        normalized(model([conv()], outputs=[("c", FLOAT, ["N", 8, 16, 16])]))
+def test_outputs_without_a_batch_axis_are_refused() -> None:
     squeezed = [conv(), *head("c", "z"), node("Squeeze", ["z", "zero"], ["y"])]
-    with pytest.raises(ModelError, match="no output looks like class scores"):
+    with pytest.raises(ModelError, match="no output looks like scores"):
         normalized(
             model(squeezed, {"zero": np.array([0])}, inputs=[("x", FLOAT, [1, 3, 16, 16])], outputs=[("y", FLOAT, [5])])
         )
 
 
-def test_several_inputs_are_refused() -> None:
-    proto = model([node("Add", ["x", "x2"], ["s"]), conv("s"), *head("c")], inputs=[IMAGE, ("x2", *IMAGE[1:])])
-    with pytest.raises(ModelError, match=r"the model has 2 inputs \(x, x2\)"):
+@pytest.mark.parametrize(
+    ("nodes", "class_axis", "activation", "tapped"),
+    [
+        ([conv(result="y")], 1, "softmax", "y"),
+        ([conv(), node("Softmax", ["c"], ["y"], axis=1)], 1, "softmax", "c"),
+        ([conv(), node("Softmax", ["c"], ["y"], axis=3)], 3, "softmax", "c"),
+        ([conv(), node("Sigmoid", ["c"], ["y"])], 1, "sigmoid", "c"),
+    ],
+    ids=["plain", "softmax over channels", "softmax over columns", "sigmoid"],
+)
+def test_a_segmentation_takes_a_cotangent(nodes: list, class_axis: int, activation: str, tapped: str) -> None:
+    found = normalized(model(nodes, outputs=[("y", FLOAT, ["N", 8, 16, 16])])).scores
+    assert found.free
+    assert (found.shape, found.class_axis) == ((8, 16, 16), class_axis)
+    assert (found.activation, found.tapped) == (activation, tapped)
+
+
+def test_features_of_no_classes_take_a_cotangent() -> None:
+    found = normalized(model(small_models.tokens(), small_models.TOKENS, outputs=[("t", FLOAT, ["N", 256, 8])])).scores
+    assert (found.shape, found.class_axis, found.classes, found.activation) == ((256, 8), None, None, "none")
+    assert found.free
+
+
+def test_a_classifier_takes_a_cotangent_on_request() -> None:
+    found = normalized(small_models.classifier(), cotangent=True).scores
+    assert (found.free, found.shape, found.class_axis) == (True, (5,), 1)
+
+
+def test_of_several_inputs_the_picture_is_explained() -> None:
+    nodes = [conv(), *head("c", "z"), node("Mul", ["z", "x2"], ["y"])]
+    proto = model(nodes, inputs=[("x2", FLOAT, ["N", 5]), IMAGE])
+    found = normalized(proto)
+    assert [value.name for value in found.model.graph.inputs] == ["x", "x2"]
+    assert found.image == "x"
+    other = normalized(proto, image_input="x2")
+    assert (other.image, other.image_shape, other.layout) == ("x2", (5,), None)
+
+
+def test_free_axes_are_fixed_by_name() -> None:
+    nodes = [node("ReduceMean", ["x", "one"], ["mean"], keepdims=0), node("Gemm", ["mean", "fw", "fb"], ["y"])]
+    proto = model(nodes, {"one": np.array([1])}, inputs=[("x", FLOAT, ["N", "length", 8])])
+    assert normalized(proto, axes={"length": 7}).image_shape == (7, 8)
+    with pytest.raises(ModelError, match="leaves axes \\['length'\\] free; name their sizes: --axis length=SIZE"):
         normalized(proto)
+    with pytest.raises(ParameterError, match="unknown free axis 'lenght'; did you mean 'length'"):
+        normalized(proto, axes={"lenght": 7})
+
+
+def test_a_value_without_the_batch_axis_is_no_place_to_explain() -> None:
+    with pytest.raises(ParameterError, match="unknown value 'poolde'; did you mean 'pooled'"):
+        normalized(small_models.classifier(), wrt="poolde")
+    nodes = [
+        conv(),
+        node("Transpose", ["c"], ["t"], perm=[1, 0, 2, 3]),
+        node("Transpose", ["t"], ["u"], perm=[1, 0, 2, 3]),
+    ]
+    with pytest.raises(ModelError, match="only values \\[N, …\\] with a row for every image are explained"):
+        normalized(model([*nodes, *head("u")]), wrt="t")
+    found = normalized(model([*nodes, *head("u")]), wrt="u")
+    assert (found.value, found.value_shape, found.inside) == ("u", (8, 16, 16), True)
 
 
 def test_operators_outside_onnx_are_refused_by_node() -> None:

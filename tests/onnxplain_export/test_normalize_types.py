@@ -64,10 +64,23 @@ def test_an_integer_picture_is_explained_as_floats(kind: int, dtype: type, chann
     assert found.layout == ("NHWC" if channels_last else "NCHW")
 
 
-def test_tokens_are_refused_by_the_node_that_reads_them() -> None:
+def test_tokens_are_explained_at_their_embedding() -> None:
     nodes = [node("Gather", ["table", "x"], ["e"], name="embedding"), *pooled_tokens("e")]
     proto = model(
         nodes, {"table": random_weight(20, 8), "one": TOKENS["one"]}, inputs=[("x", TensorProto.INT64, ["N", 7])]
     )
-    with pytest.raises(ModelError, match=r"Gather \(node 'embedding'\) computes with the integers of input 'x'"):
+    found = normalized(proto)
+    assert (found.image, found.image_shape, found.value, found.value_shape) == ("x", (7,), "e", (7, 8))
+    assert found.source.changes == ["explained at the embedding 'e' of 'x'"]
+
+
+def test_integers_that_are_computed_with_are_refused_by_the_node_that_reads_them() -> None:
+    nodes = [
+        node("Mod", ["x", "seven"], ["m"], name="remainder"),
+        node("Cast", ["m"], ["e"], to=1),
+        *pooled_tokens("e"),
+    ]
+    tensors = {"seven": np.array(7), "one": TOKENS["one"]}
+    proto = model(nodes, tensors, inputs=[("x", TensorProto.INT64, ["N", 7, 8])])
+    with pytest.raises(ModelError, match=r"Mod \(node 'remainder'\) computes with the integers of input 'x'"):
         normalized(proto)

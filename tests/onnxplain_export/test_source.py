@@ -3,6 +3,8 @@
 import hashlib
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ import onnx_ir as ir
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
+from sklearn.linear_model import LinearRegression
 
 import small_models
 from onnxplain.errors import ModelError, OnnxplainError
 from onnxplain_export.normalize import normalize
-from onnxplain_export.source import read_source
+from onnxplain_export.sources import read_source
 from small_models import WEIGHTS, conv, head, model, node
 
 
@@ -83,9 +86,82 @@ def test_a_torch_module_that_fixes_its_batch_is_freed() -> None:
     assert found.baked == 1
 
 
-def test_anything_else_is_refused() -> None:
-    with pytest.raises(ModelError, match="can't export a dict"):
-        read_source({})
+def made_by(package: str, callable_: bool = False) -> object:
+    """An object whose class says that it comes from a package that isn't installed."""
+    members = {"__module__": f"{package}.engine.network"} | ({"__call__": lambda self: None} if callable_ else {})
+    return type("Network", (), members)()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "can't export a dict; give a path to an ONNX file, .*a torch module.*a Keras model.*scikit-learn"),
+        (None, "can't export a NoneType; give a path"),
+        (lambda x: x, "can't export a function; a JAX function is converted by jax2onnx"),
+        (made_by("tensorflow"), "can't export a Network; convert it with tf2onnx"),
+        (made_by("keras"), "can't export a Network; convert it with tf2onnx"),
+        (made_by("tf_keras"), "can't export a Network; convert it with tf2onnx"),
+        (made_by("flax", callable_=True), "can't export a Network; convert it with jax2onnx"),
+        (made_by("paddle"), "can't export a Network; convert it with paddle2onnx"),
+        (made_by("xgboost"), "can't export a Network; .*onnxmltools; but trees have a zero gradient"),
+        (torch.nn.Linear, "can't export the class Linear; give a model made from it"),
+        (torch.zeros(3), "can't export a Tensor; give the torch module, with example="),
+    ],
+)
+def test_anything_else_is_refused_with_the_way_to_onnx(given: object, said: str) -> None:
+    with pytest.raises(ModelError, match=said) as failure:
+        read_source(given)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("net.keras", r"load it with keras\.saving\.load_model\(\) and give the model"),
+        ("net.H5", "load it with keras"),
+        ("net.pth", "load it with torch and give the module with example="),
+        ("net.pt2", r"torch\.export\.load"),
+        ("net.safetensors", "these are weights alone"),
+        ("net.tflite", "tf2onnx.convert --tflite"),
+        ("net.pdmodel", "paddle2onnx"),
+        ("net.joblib", "load it with joblib and give the estimator"),
+    ],
+)
+def test_files_of_other_formats_say_what_reads_them(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(ModelError, match=f"not an ONNX model; .*{said}"):
+        read_source(tmp_path / name)
+
+
+@pytest.mark.parametrize(("inside", "said"), [("saved_model.pb", "tf2onnx"), ("explainer.json", "already a bundle")])
+def test_folders_of_other_formats_say_what_they_are(inside: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / inside).touch()
+    with pytest.raises(ModelError, match=said):
+        read_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("package", "model"),
+    [
+        ("onnxscript", lambda: (torch.nn.Linear(3, 2), torch.zeros(1, 3))),
+        ("skl2onnx", lambda: (LinearRegression().fit(np.eye(2), [0, 1]), None)),
+    ],
+    ids=["torch", "scikit-learn"],
+)
+def test_a_missing_package_is_named(package: str, model: "callable", monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModelError, match=rf"needs {package}: pip install"):
+        read_source(*model())
+
+
+def test_recognising_a_model_imports_no_framework() -> None:
+    script = "import sys; import onnxplain_export.sources.source, onnxplain_export.sources.recognition as r\n"
+    script += "r.frameworks(object()), r.refusal(3)\n"
+    script += "print(sorted({'torch', 'keras', 'sklearn', 'skl2onnx', 'tensorflow'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 def contents() -> dict[str, bytes]:

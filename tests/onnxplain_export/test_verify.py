@@ -1,7 +1,9 @@
 """The proof at the end of an export catches faults, names the graph, and raises no false alarm."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -14,8 +16,10 @@ from onnxplain_export import graphs
 from onnxplain_export.bundle import write_graphs
 from onnxplain_export.exporting import export
 from onnxplain_export.normalize import normalize
-from onnxplain_export.source import read_source
+from onnxplain_export.sources import read_source
 from onnxplain_export.verify import verify
+from onnxplain_export.verify.differences import along_the_gradient
+from onnxplain_export.verify.proof import Proof
 from onnxplain_export.vjp import STANDARD
 from onnxplain_export.vjp.registry import Rule
 from small_models import WEIGHTS, conv, head, model, node, random_weight
@@ -212,3 +216,37 @@ def test_a_right_network_raises_no_alarm(name: str, seed: int, tmp_path: Path) -
     write_graphs(tmp_path, made)
     record = verify(normalized, tmp_path, made, [])
     assert record["gradient"]["images"] >= 1
+
+
+class Crumpled(Proof):
+    """A score Σ wᵢ|xᵢ − cᵢ| + Σ xᵢ whose kinks lie closer to the image than the shortest step."""
+
+    factor = 1.0
+    """What its gradient is wrong by."""
+
+    def scores_at(self, values: np.ndarray, _images: np.ndarray) -> np.ndarray:
+        return (self.weights * np.abs(values - self.kinks) + values).sum(axis=1, keepdims=True)
+
+    def gradient_at(self, values: np.ndarray, _images: np.ndarray, _chosen: np.ndarray) -> np.ndarray:
+        return self.factor * (self.weights * np.sign(values - self.kinks) + 1)[:, None]
+
+    @property
+    def weights(self) -> np.ndarray:
+        return np.random.default_rng(1).uniform(0, 1, self.values.shape[1])
+
+    @property
+    def kinks(self) -> np.ndarray:
+        return self.values[0] + np.random.default_rng(2).choice([-1e-8, 1e-8], self.values.shape[1])
+
+
+@pytest.mark.parametrize(("wrong", "caught"), [(1.0, False), (1.05, True), (-1.0, True)])
+def test_kinks_next_to_an_image_raise_no_alarm_and_hide_no_fault(wrong: float, caught: bool) -> None:
+    values = np.random.default_rng(0).standard_normal((1, 400))
+    normalized = SimpleNamespace(scores=SimpleNamespace(free=False), straight_through=False)
+    chosen = np.zeros((1, 2), np.int64)
+    kind = type("Wrong", (Crumpled,), {"factor": wrong})
+    proof = kind(normalized, {}, {}, "x", {}, values, np.ones((1, 1)), chosen, np.zeros((1, 400)), np.ones(400))
+    gradients = proof.gradient_at(values, np.arange(1), chosen)[:, 0]
+    record = along_the_gradient(replace(proof, gradients=gradients), np.full(1, 1e-12))
+    assert record["images"] == 1
+    assert (record["error"] > record["tolerance"]) is caught

@@ -9,34 +9,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 import onnxplain_export.vjp
-import rule_cases_control
-import rule_cases_functions
-import rule_cases_machine_learning
-import rule_cases_moving
-import rule_cases_parameters
-import rule_cases_pointwise
-import rule_cases_recurrent
-import rule_cases_sampling
-import rule_cases_scatter
-import rule_cases_spatial
-import rule_cases_spectral
 from onnxplain.errors import NoGradientError
 from onnxplain_export.vjp import NO_GRADIENT, STANDARD, Rule, registry
+from rule_cases import CASES
 from rule_harness import FREE, STATIC, UNKNOWN, Case, check_rule, gradient_model, gradients, gradients_float32
-
-CASES = [
-    *rule_cases_pointwise.CASES,
-    *rule_cases_functions.CASES,
-    *rule_cases_moving.CASES,
-    *rule_cases_scatter.CASES,
-    *rule_cases_parameters.CASES,
-    *rule_cases_spatial.CASES,
-    *rule_cases_sampling.CASES,
-    *rule_cases_spectral.CASES,
-    *rule_cases_machine_learning.CASES,
-    *rule_cases_recurrent.CASES,
-    *rule_cases_control.CASES,
-]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

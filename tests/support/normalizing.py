@@ -8,7 +8,7 @@ import small_models
 from onnxplain_export.graphs.forward import forward
 from onnxplain_export.graphs.gradient import gradient
 from onnxplain_export.normalize import Normalized, normalize
-from onnxplain_export.source import read_source
+from onnxplain_export.sources import read_source
 
 
 def normalized(proto: onnx.ModelProto, **options) -> Normalized:

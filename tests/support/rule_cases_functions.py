@@ -58,6 +58,7 @@ FUNCTIONS = [
     *unary("Dropout", lambda x: x),
     Case("Dropout", [BATCH, np.array(0.25)], torch=lambda x, *_: x, note="ratio"),
     Case("Dropout", [BATCH, None, np.array(False)], torch=lambda x, *_: x, note="not training"),
+    Case("Dropout", [BATCH, np.array(0.25), np.array(False)], torch=lambda x, *_: x, note="ratio, not training"),
     *[
         Case("Mod", [a, b], {"fmod": 1}, (0, 1), torch=torch.fmod, note=note, **options)
         for a, b, note, options in (

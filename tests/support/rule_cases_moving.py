@@ -100,6 +100,7 @@ PIECES = [
         ]
     ],
     Case("Slice", [IMAGES, axes(1), axes(2), axes(0)], batched=(), note="batch axis"),
+    Case("Slice", [BATCH, axes(0, 3), axes(2**63 - 1, -9), None, axes(1, -2)], note="steps without axes"),
 ]
 
 INDICES = [np.array(2), np.array(-1), np.array([0]), np.array([3, 1]), np.array([1, 2]), np.array([-1, 0, -1, 2])]
@@ -128,6 +129,15 @@ INDEXING = [
     Case("Gather", [(5, 3), np.array([[1, 4], [0, 2]])], batched=(), torch=lambda x, i: x[i], note="rows"),
     Case("Gather", [(5,), np.array(3)], batched=(), torch=lambda x, i: x[i], note="of a vector"),
     Case("Gather", [IMAGES, np.array([2, 2, 0])], {"axis": -2}, torch=lambda x, i: x[:, :, i], note="axis -2"),
+    Case(
+        "Gather",
+        [(3, 4, 2), np.array([[1, 3], [0, 0], [2, 1]])],
+        {"axis": 1},
+        fed=(1,),
+        batched=(0, 1),
+        torch=lambda x, i: x[:, i],
+        note="two free axes",
+    ),
     Case(
         "GatherElements",
         [BATCH, np.array([[0, 0], [1, 3], [2, 2]])],

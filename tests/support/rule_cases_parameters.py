@@ -96,6 +96,31 @@ NORMALISATIONS = [
     ],
     *[
         Case(
+            op_type,
+            [IMAGES, *(np.array([0.5, -1.5, 2.0][:channels]) for _ in range(2))],
+            attributes,
+            low=-0.02,
+            high=0.02,
+            torch=function,
+            note="epsilon by default",
+            tolerance=1e-6,
+        )
+        for op_type, channels, attributes, function in (
+            ("LayerNormalization", 1, {"axis": 1}, lambda x, s, b: F.layer_norm(x, x.shape[1:]) * s + b),
+            ("InstanceNormalization", 3, {}, lambda x, s, b: F.instance_norm(x, None, None, s, b)),
+            ("GroupNormalization", 1, {"num_groups": 1}, lambda x, s, b: group_norm(x, s, b, 1, 1e-5)),
+        )
+    ],
+    Case(
+        "BatchNormalization",
+        [IMAGES, *np.array([[0.5, -1.5, 2.0], [0.1, 0.2, -0.3], [0.3, -0.2, 0.1], [1e-4, 2e-4, 3e-4]])],
+        wrt=(0, 1),
+        torch=batch_norm,
+        note="epsilon by default",
+        tolerance=1e-6,
+    ),
+    *[
+        Case(
             "MeanVarianceNormalization",
             [shape],
             {} if axes is None else {"axes": axes},

@@ -111,6 +111,10 @@ POOLS = [
     ],
     *[Case("AveragePool", [shape], attributes) for shape, attributes in SMALL_WINDOWS],
     *[
+        Case(op_type, [(2, 2, 4, 4)], {"kernel_shape": [2, 2], "strides": [3, 3], "dilations": [2, 2]}, note="one")
+        for op_type in ("MaxPool", "AveragePool")
+    ],
+    *[
         Case("LpPool", [(2, 2, 8, 9)], attributes | {"p": p}, note=f"{note}, {p}", low=0.3)
         for (note, attributes), p in product(WINDOWS.items(), (1, 2, 3))
         if note in ("halves", "overlapping", "stride 1", "ceil")
@@ -120,7 +124,7 @@ POOLS = [
 GLOBAL_POOLS = [
     *[Case(f"Global{kind}Pool", [shape]) for kind in ("Average", "Max", "Lp") for shape in ((2, 3, 4, 5), (2, 3, 7))],
     *[Case(f"Global{kind}Pool", [(2, 2, 3, 2, 3)]) for kind in ("Average", "Max")],
-    *[Case("GlobalLpPool", [(2, 3, 4, 5)], {"p": p}, note=f"p = {p}") for p in (1, 3)],
+    *[Case("GlobalLpPool", [(2, 3, 4, 5)], {"p": p}, note=f"p = {p}") for p in (1, 3, 4)],
     *[Case(f"Global{kind}Pool", [(1, 2, 1, 6)], note="one row") for kind in ("Average", "Max", "Lp")],
     Case("GlobalAveragePool", [(2, 3, 4, 5)], torch=lambda x: x.mean((2, 3), keepdim=True), note="torch"),
     Case("GlobalMaxPool", [(2, 3, 4, 5)], torch=lambda x: x.amax((2, 3), keepdim=True), note="torch"),

@@ -1,19 +1,26 @@
-"""image → scores [N, classes], the top class, and the model's other outputs."""
+"""image → scores, the top class, the explained value where it lies inside, and the model's other outputs."""
 
 import onnx_ir as ir
 
 from onnxplain_export.graphs.frame import close_frame, connect, open_frame
-from onnxplain_export.normalize import BATCH, Normalized
+from onnxplain_export.normalize import BATCH, Normalized, named_value
 
 
 def forward(normalized: Normalized) -> ir.Model:
-    """The network as it is, with the explained scores and their largest class beside its own outputs."""
+    """The network as it is, with the explained scores, their largest class and the explained value beside its own."""
     frame = open_frame(normalized)
+    scores = normalized.scores
     others = [(v.name, v.shape, v.dtype) for v in normalized.model.graph.outputs if v.name in normalized.others]
     values = {value.name: value for node in frame.graph for value in node.outputs}
-    connect(frame, frame.image, BATCH)
-    frame.output("scores", frame.scores, [BATCH, normalized.scores.classes])
-    frame.output("top", frame.op.ArgMax(frame.scores, axis=1, keepdims=0), [BATCH], ir.DataType.INT64)
+    value = named_value(frame.graph, normalized.value) if normalized.inside else None
+    connect(frame, frame.value)
+    frame.output("scores", frame.scores, [BATCH, *scores.shape])
+    if scores.class_axis is not None:
+        top = frame.op.ArgMax(frame.scores, axis=scores.class_axis, keepdims=0)
+        behind = [size for axis, size in enumerate(scores.shape, 1) if axis != scores.class_axis]
+        frame.output("top", top, [BATCH, *behind], ir.DataType.INT64)
+    if value is not None:
+        frame.output("explained", value, [BATCH, *normalized.value_shape])
     for name, shape, dtype in others:
         if name in values:
             values[name].shape, values[name].type = shape, ir.TensorType(dtype or ir.DataType.FLOAT)

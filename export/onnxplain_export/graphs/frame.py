@@ -1,6 +1,7 @@
-"""What every graph of a bundle shares: rows in, a one-hot cotangent, sums out.
+"""What every graph of a bundle shares: rows in, a cotangent for each, sums out.
 
-Inside a graph the rows are N images × K steps × T targets, in that order. `image axes` below are a single image's.
+Inside a graph the rows are N images × K steps × T targets, in that order. `value axes` below are a single image's axes
+of the value that is explained: the image itself, or a value inside the network.
 """
 
 from collections.abc import Sequence
@@ -10,26 +11,33 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from onnxplain_export.autodiff import differentiate
-from onnxplain_export.emitter import OPSET, Dim, Emitter
-from onnxplain_export.normalize import BATCH, Normalized
+from onnxplain_export.autodiff import differentiate, reads
+from onnxplain_export.emitter import OPSET, Dim, Emitter, copied, dims
+from onnxplain_export.normalize import BATCH, Normalized, named_value
 from onnxplain_export.normalize.precision import forget_types
 from onnxplain_export.normalize.scores import EXPLAINED
 from onnxplain_export.normalize.shapes import infer_shapes
 from onnxplain_export.vjp import STANDARD, RuleTable
+
+HEAD = "explainer/head"
 
 
 @dataclass
 class Frame:
     """A copy of the network on its way to becoming one graph of the bundle.
 
-    `image` is the graph's input [N, …]; `entry` is where the network took its input and `rows` what feeds it instead.
+    `inputs` are the graph's own: those of the model, the image first; `entries` is where the network takes each.
+    `value` [N, *shape] is what the graph works on, of the N images: the image, or a value inside the network. `entry`
+    is where the network goes on from it, and `rows` what is fed there.
     """
 
     normalized: Normalized
     model: ir.Model
     op: Emitter
-    image: ir.Value
+    inputs: tuple[ir.Value, ...]
+    entries: tuple[ir.Value, ...]
+    value: ir.Value
+    shape: tuple[int, ...]
     entry: ir.Value
     scores: ir.Value
     rows: ir.Value | None = None
@@ -41,8 +49,8 @@ class Frame:
 
     @property
     def rank(self) -> int:
-        """The number of axes of one image."""
-        return len(self.normalized.image_shape)
+        """The number of axes of one image's value."""
+        return len(self.shape)
 
     def input(self, name: str, shape: Sequence[Dim], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
         """A new required input of the graph."""
@@ -58,53 +66,130 @@ class Frame:
 
 
 def open_frame(normalized: Normalized) -> Frame:
-    """A copy of the normalised network without outputs, its input replaced by a fresh one of the same name."""
+    """A copy of the normalised network without outputs, its inputs replaced by fresh ones of the same names."""
     model = normalized.model.clone()
     graph = model.graph
-    entry = graph.inputs[0]
-    scores = _named(graph, EXPLAINED)
+    entries = tuple(graph.inputs)
+    scores = named_value(graph, EXPLAINED)
     graph.inputs.clear()
     graph.outputs.clear()
-    entry.name = "explainer/entry"
-    image = ir.val(normalized.image, ir.DataType.FLOAT, [BATCH, *normalized.image_shape])
-    graph.inputs.append(image)
-    return Frame(normalized, model, Emitter(graph, "explainer"), image, entry, scores)
+    inputs = tuple(ir.val(str(value.name), value.dtype, value.shape) for value in entries)
+    for value in entries:
+        value.name = f"explainer/entry/{value.name}"
+    graph.inputs.extend(inputs)
+    op = Emitter(graph, "explainer")
+    return Frame(normalized, model, op, inputs, entries, inputs[0], normalized.image_shape, entries[0], scores)
 
 
-def enter(frame: Frame, points: ir.Value, target: ir.Value) -> None:
-    """Feeds `points` [N, K, …] to the network as rows, repeated for each of the T targets."""
-    op, shape = frame.op, frame.normalized.image_shape
-    wide = op.Concat([1, 1], op.Shape(target, start=1, end=2), [1] * len(shape), axis=0)
-    connect(frame, op.Reshape(op.Expand(op.Unsqueeze(points, [2]), wide), [-1, *shape]))
+def open_at_value(normalized: Normalized) -> Frame:
+    """A frame that works on the explained value; one inside the network is computed once for each image."""
+    frame = open_frame(normalized)
+    if normalized.inside:
+        frame.entry, frame.shape = named_value(frame.graph, normalized.value), normalized.value_shape
+        frame.value = _head(frame)
+    return frame
 
 
-def connect(frame: Frame, rows: ir.Value, batch: str = "rows") -> None:
-    """Makes `rows` the network's input, and brings nodes and shapes in order for the reverse pass."""
-    if rows is not frame.image:
-        rows.name = f"{frame.image.name}/rows"  # what errors call it
-    rows.shape = ir.Shape([batch, *frame.normalized.image_shape])
-    rows.type = ir.TensorType(ir.DataType.FLOAT)
+def _head(frame: Frame) -> ir.Value:
+    """A second copy of what leads from the inputs to the explained value, for the images as they are."""
+    head = copied(frame.normalized.model.graph, HEAD)
+    value = named_value(head, f"{HEAD}/{frame.normalized.value}")
+    for old, new in zip(head.inputs, frame.inputs, strict=True):
+        ir.convenience.replace_all_uses_with(old, new)
+    for constant in list(head.initializers.values()):
+        kept = frame.graph.initializers[str(constant.name).removeprefix(f"{HEAD}/")]
+        ir.convenience.replace_all_uses_with(constant, kept)
+    nodes = _leading_to(value)
+    moved = [node for node in head if node in nodes]
+    head.outputs.clear()
+    head.remove(moved)
+    frame.graph.extend(moved)
+    return value
+
+
+def _leading_to(value: ir.Value) -> set[ir.Node]:
+    """The nodes that `value` is computed by."""
+    found: set[ir.Node] = set()
+    waiting = [value.producer()]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [source.producer() for source in reads(node) if source is not None]
+    return found
+
+
+def enter(frame: Frame, points: ir.Value, chosen: ir.Value) -> None:
+    """Feeds `points` [N, K, …] to the network as rows, repeated for each of the T targets of `chosen`."""
+    op = frame.op
+    steps, targets = op.Shape(points, start=1, end=2), op.Shape(chosen, start=1, end=2)
+    wide = op.Concat([1, 1], targets, [1] * frame.rank, axis=0)
+    rows = op.Reshape(op.Expand(op.Unsqueeze(points, [2]), wide), [-1, *frame.shape])
+    connect(frame, rows, [steps, targets])
+
+
+def connect(frame: Frame, rows: ir.Value, times: Sequence[ir.Value] = ()) -> None:
+    """Makes `rows` what the network goes on from, and brings nodes and shapes in order for the reverse pass.
+
+    The other inputs are repeated for each image's rows, `times` (the numbers of steps and of targets, each [1]).
+    """
+    if rows is not frame.value:
+        rows.name = f"{frame.value.name}/rows"  # what errors call it
+        rows.shape, rows.type = ir.Shape(["rows", *frame.shape]), ir.TensorType(ir.DataType.FLOAT)
     ir.convenience.replace_all_uses_with(frame.entry, rows)
+    repeated = [
+        _repeated(frame, value, entry, times)
+        for value, entry in zip(frame.inputs, frame.entries, strict=True)
+        if entry is not frame.entry
+    ]
     frame.rows = rows
-    forget_types_but(frame.model, rows)
+    forget_types_but(frame.model, [rows, *repeated])
     infer_shapes(frame.model)
 
 
-def forget_types_but(model: ir.Model, kept: ir.Value) -> None:
-    """Drops all recorded shapes but one, so that inference spreads that one's batch symbol."""
-    shape, kind = kept.shape, kept.type
+def _repeated(frame: Frame, value: ir.Value, entry: ir.Value, times: Sequence[ir.Value]) -> ir.Value:
+    """Feeds one of the model's inputs to the network, each image's as often as it has rows."""
+    axes = dims(value) or ()
+    rows = value
+    if axes[:1] == (BATCH,) and times:
+        op = frame.op
+        wide = (
+            op.Concat([1], *times, [1] * (len(axes) - 1), axis=0) if len(axes) > 1 else op.Concat([1], *times, axis=0)
+        )
+        spread = op.Expand(op.Unsqueeze(value, list(range(1, 1 + len(times)))), wide)
+        rows = op.Reshape(spread, [-1, *(int(str(axis)) for axis in axes[1:])])
+        rows.shape, rows.type = ir.Shape(["rows", *axes[1:]]), value.type
+    ir.convenience.replace_all_uses_with(entry, rows)
+    return rows
+
+
+def forget_types_but(model: ir.Model, kept: Sequence[ir.Value]) -> None:
+    """Drops all recorded shapes but some, so that inference spreads their batch symbol."""
+    remembered = [(value, value.shape, value.type) for value in kept]
     forget_types(model)
-    kept.shape, kept.type = shape, kind
+    for value, shape, kind in remembered:
+        value.shape, value.type = shape, kind
 
 
-def one_hot(frame: Frame, target: ir.Value, weight: ir.Value | None = None) -> ir.Value:
-    """The cotangent [N·K·T, classes] that selects each row's target, times `weight` [N or 1, K]."""
-    op = frame.op
-    classes = op.constant(np.arange(frame.normalized.scores.classes), np.int64)
-    chosen = op.Cast(op.Equal(op.Unsqueeze(target, [1, 3]), classes), to=int(ir.DataType.FLOAT))
+def chosen_input(frame: Frame) -> ir.Value:
+    """The input that says what is explained: `target` [N, T], or `cotangent` [N, T, …] where outputs are no classes."""
+    scores = frame.normalized.scores
+    if scores.free:
+        return frame.input("cotangent", [BATCH, "T", *scores.shape])
+    return frame.input("target", [BATCH, "T"], ir.DataType.INT64)
+
+
+def row_cotangent(frame: Frame, chosen: ir.Value, weight: ir.Value | None = None) -> ir.Value:
+    """The cotangent [N·K·T, …] of each row, times `weight` [N or 1, K]."""
+    op, scores = frame.op, frame.normalized.scores
+    if scores.free:
+        cotangent = op.Unsqueeze(chosen, [1])
+    else:
+        classes = op.constant(np.arange(scores.shape[0]), np.int64)
+        cotangent = op.Cast(op.Equal(op.Unsqueeze(chosen, [1, 3]), classes), to=int(ir.DataType.FLOAT))
     if weight is not None:
-        chosen = op.Mul(chosen, op.Unsqueeze(weight, [2, 3]))
-    return op.Reshape(chosen, [-1, frame.normalized.scores.classes])
+        cotangent = op.Mul(cotangent, op.Unsqueeze(weight, list(range(2, 3 + len(scores.shape)))))
+    return op.Reshape(cotangent, [-1, *scores.shape])
 
 
 def gradient_at_rows(frame: Frame, cotangent: ir.Value, rules: RuleTable = STANDARD) -> ir.Value:
@@ -117,14 +202,12 @@ def gradient_at_rows(frame: Frame, cotangent: ir.Value, rules: RuleTable = STAND
     return differentiate(frame.graph, frame.scores, [rows], cotangent, rules)[0]
 
 
-def split_rows(frame: Frame, value: ir.Value, target: ir.Value, steps: ir.Value | None) -> ir.Value:
+def split_rows(frame: Frame, value: ir.Value, chosen: ir.Value, steps: ir.Value | None) -> ir.Value:
     """Rows [N·K·T, …] as [N, K, T, …] (K is 1 where there are no steps)."""
     op = frame.op
     count = op.Shape(steps, start=1, end=2) if steps is not None else op.constant([1], np.int64)
-    sizes = op.Shape(target)
-    first, last = op.Slice(sizes, [0], [1]), op.Slice(sizes, [1], [2])
-    tail = op.Shape(value, start=1)
-    return op.Reshape(value, op.Concat(first, count, last, tail, axis=0))
+    images, targets = op.Shape(chosen, start=0, end=1), op.Shape(chosen, start=1, end=2)
+    return op.Reshape(value, op.Concat(images, count, targets, list(frame.shape), axis=0))
 
 
 def column(frame: Frame, steps: ir.Value, index: int) -> ir.Value:
@@ -132,8 +215,8 @@ def column(frame: Frame, steps: ir.Value, index: int) -> ir.Value:
     return frame.op.Gather(steps, frame.op.constant(index, np.int64), axis=2)
 
 
-def over_image(frame: Frame, value: ir.Value) -> ir.Value:
-    """[N or 1, K] → [N or 1, K, 1, …], to broadcast over the image axes."""
+def over_value(frame: Frame, value: ir.Value) -> ir.Value:
+    """[N or 1, K] → [N or 1, K, 1, …], to broadcast over the value axes."""
     return frame.op.Unsqueeze(value, list(range(2, 2 + frame.rank)))
 
 
@@ -164,11 +247,3 @@ def close_frame(frame: Frame, name: str) -> ir.Model:
     )(model)
     infer_shapes(model)
     return model
-
-
-def _named(graph: ir.Graph, name: str) -> ir.Value:
-    for node in graph:
-        for value in node.outputs:
-            if value.name == name:
-                return value
-    raise RuntimeError(f"no value named {name!r}")

@@ -3,12 +3,13 @@
 import onnx_ir as ir
 
 from onnxplain_export.graphs.frame import (
+    chosen_input,
     close_frame,
     enter,
     gradient_at_rows,
-    one_hot,
-    open_frame,
+    open_at_value,
     per_image,
+    row_cotangent,
     split_rows,
 )
 from onnxplain_export.normalize import BATCH, Normalized
@@ -16,14 +17,14 @@ from onnxplain_export.vjp import STANDARD, RuleTable
 
 
 def gradient(normalized: Normalized, rules: RuleTable = STANDARD) -> ir.Model:
-    """total [N, T, …] = ∂ scores[target] / ∂ image; norm is 1."""
-    frame = open_frame(normalized)
-    op, shape = frame.op, normalized.image_shape
-    target = frame.input("target", [BATCH, "T"], ir.DataType.INT64)
-    enter(frame, per_image(frame, frame.image), target)
-    rows = gradient_at_rows(frame, one_hot(frame, target), rules)
-    total = op.Squeeze(split_rows(frame, rows, target, None), [1])
-    ones = op.Cast(op.Equal(target, target), to=int(ir.DataType.FLOAT))
-    frame.output("total", total, [BATCH, "T", *shape])
+    """total [N, T, …] = ∂ scores[target] / ∂ value, or of ⟨cotangent, scores⟩; norm is 1."""
+    frame = open_at_value(normalized)
+    op = frame.op
+    chosen = chosen_input(frame)
+    enter(frame, per_image(frame, frame.value), chosen)
+    rows = gradient_at_rows(frame, row_cotangent(frame, chosen), rules)
+    total = op.Squeeze(split_rows(frame, rows, chosen, None), [1])
+    ones = op.Expand(op.floats([[1.0]]), op.Shape(chosen, start=0, end=2))
+    frame.output("total", total, [BATCH, "T", *frame.shape])
     frame.output("norm", op.Unsqueeze(ones, list(range(2, 2 + frame.rank))), [BATCH, "T", *[1] * frame.rank])
     return close_frame(frame, "gradient")

@@ -6,14 +6,15 @@ Smilkov et al.: SmoothGrad: removing noise by adding noise (2017, arXiv:1706.038
 import onnx_ir as ir
 
 from onnxplain_export.graphs.frame import (
+    chosen_input,
     close_frame,
     column,
     enter,
     gradient_at_rows,
-    one_hot,
-    open_frame,
-    over_image,
+    open_at_value,
+    over_value,
     per_image,
+    row_cotangent,
     split_rows,
     weight_norm,
 )
@@ -27,22 +28,22 @@ def noise(normalized: Normalized, rules: RuleTable = STANDARD) -> ir.Model:
 
     z_k depends on (seed, draw, element) alone; norm = Σ_k w_k.
     """
-    frame = open_frame(normalized)
-    op, shape = frame.op, normalized.image_shape
-    target = frame.input("target", [BATCH, "T"], ir.DataType.INT64)
+    frame = open_at_value(normalized)
+    op = frame.op
+    chosen = chosen_input(frame)
     steps = frame.input("steps", ["S", "K", 4])
     baseline = frame.input("baseline", [f"baseline_{axis}" for axis in range(1 + frame.rank)])
     sigma = frame.input("sigma", [BATCH])
     seed = frame.input("seed", [1], ir.DataType.INT64)
     draw, alpha, weight, multiply = (column(frame, steps, index) for index in range(4))
-    noisy = op.Mul(normal(op, seed, draw, shape), op.Unsqueeze(sigma, list(range(1, 2 + frame.rank))))
-    difference = op.Add(per_image(frame, op.Sub(frame.image, baseline)), noisy)
-    points = op.Add(per_image(frame, baseline), op.Mul(over_image(frame, alpha), difference))
-    enter(frame, points, target)
-    rows = gradient_at_rows(frame, one_hot(frame, target, weight), rules)
-    times = over_image(frame, multiply)
+    noisy = op.Mul(normal(op, seed, draw, frame.shape), op.Unsqueeze(sigma, list(range(1, 2 + frame.rank))))
+    difference = op.Add(per_image(frame, op.Sub(frame.value, baseline)), noisy)
+    points = op.Add(per_image(frame, baseline), op.Mul(over_value(frame, alpha), difference))
+    enter(frame, points, chosen)
+    rows = gradient_at_rows(frame, row_cotangent(frame, chosen, weight), rules)
+    times = over_value(frame, multiply)
     factor = op.Add(op.Mul(times, difference), op.Sub(1.0, times))
-    terms = op.Mul(split_rows(frame, rows, target, steps), op.Unsqueeze(factor, [2]))
-    frame.output("total", op.ReduceSum(terms, [1], keepdims=0), [BATCH, "T", *shape])
+    terms = op.Mul(split_rows(frame, rows, chosen, steps), op.Unsqueeze(factor, [2]))
+    frame.output("total", op.ReduceSum(terms, [1], keepdims=0), [BATCH, "T", *frame.shape])
     frame.output("norm", weight_norm(frame, weight), ["S", 1, *[1] * frame.rank])
     return close_frame(frame, "noise")

@@ -1,31 +1,65 @@
-"""Any ONNX classifier → one form that rules and graphs can rely on.
+"""Any ONNX model → one form that rules and graphs can rely on.
 
 Exactly opset 20 and IR 10; float32; functions inlined; constants folded; BatchNormalization folded where it can be;
-explicit pads; every axis known but the batch axis, which is free; the explained scores found.
+explicit pads; every axis known but the batch axis, which is free; the explained value and scores found.
 """
 
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from onnxplain.errors import ModelError, NoGradientError, ParameterError, unknown
-from onnxplain_export.emitter import constant_of
-from onnxplain_export.normalize.batch import baked_batch, free_batch
+from onnxplain_export.emitter import constant_of, dims
+from onnxplain_export.normalize.activations import name_activations
+from onnxplain_export.normalize.batch import (
+    baked_batch,
+    copy_batch_axes,
+    find_batch_axes,
+    fix_resized_axes,
+    free_batch,
+)
 from onnxplain_export.normalize.batchnorm import fold_batch_normalization
 from onnxplain_export.normalize.constants import fold_constants
 from onnxplain_export.normalize.control_flow import unroll
+from onnxplain_export.normalize.inputs import (
+    batched_inputs,
+    check_batched,
+    chosen_input,
+    explained_value,
+    fix_inputs,
+    looked_up,
+)
+from onnxplain_export.normalize.machine_learning import lower_machine_learning
 from onnxplain_export.normalize.opset import to_opset_20
 from onnxplain_export.normalize.precision import explain_at_float, forget_types, to_float32
+from onnxplain_export.normalize.quantized import pass_straight_through
 from onnxplain_export.normalize.recurrent import free_states
 from onnxplain_export.normalize.scores import Scores, explained_scores
-from onnxplain_export.normalize.shapes import BATCH, fix_input, image_layout, infer_shapes, make_padding_explicit
-from onnxplain_export.source import Source
+from onnxplain_export.normalize.shapes import BATCH, image_layout, infer_shapes, make_padding_explicit
+from onnxplain_export.sources import Source
+from onnxplain_export.vjp.registry import STRAIGHT_THROUGH
 
 __all__ = ["BATCH", "Normalized", "Scores", "normalize"]
 
 RESERVED = frozenset(
-    {"target", "steps", "total", "norm", "baseline", "sigma", "seed", "fill", "reference", "activated", "scores", "top"}
+    {
+        "activated",
+        "baseline",
+        "cotangent",
+        "explained",
+        "fill",
+        "norm",
+        "reference",
+        "scores",
+        "seed",
+        "sigma",
+        "steps",
+        "target",
+        "top",
+        "total",
+    }
 )
 FOLDINGS = 20
 """At most; each inlined composite needs a few."""
@@ -34,18 +68,36 @@ PREFIXES = ("gradient/", "explainer/", "scores/", "model/")
 
 @dataclass(frozen=True)
 class Normalized:
-    """The model in the one form, with the value that is explained and the scores that explain it."""
+    """The model in the one form, with the value that is explained and the scores that explain it.
+
+    `image` is the first of the model's inputs, [N, *image_shape]; `value` [N, *value_shape] is where gradients are
+    taken: the same, or a feature layer or an embedding inside. `straight_through` says that the gradient passes
+    quantisations as if they didn't round.
+    """
 
     model: ir.Model
     source: Source
     image: str
     image_shape: tuple[int, ...]
     layout: str | None
+    value: str
+    value_shape: tuple[int, ...]
     scores: Scores
     others: tuple[str, ...]
     baked: int | None
     integers: bool
     renamed: dict[str, str]
+    straight_through: bool = False
+
+    @property
+    def inside(self) -> bool:
+        """Whether the explained value lies inside the network."""
+        return self.value != self.image
+
+    @property
+    def explained(self) -> ir.Value:
+        """The explained value in `model`."""
+        return named_value(self.model.graph, self.value)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,47 +105,123 @@ class Normalized:
         return self.image_shape[-2:] if self.layout == "NCHW" else self.image_shape[:2]  # type: ignore[return-value]
 
 
+def named_value(graph: ir.Graph, name: str) -> ir.Value:
+    """The input or the node's result of that name."""
+    for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
+        if value.name == name:
+            return value
+    raise RuntimeError(f"no value named {name!r}")
+
+
 def normalize(
     source: Source,
     *,
     image_input: str | None = None,
     output: str | None = None,
+    wrt: str | None = None,
     score: str = "logits",
     activation: str | None = None,
     size: tuple[int, int] | None = None,
+    axes: Mapping[str, int] | None = None,
+    cotangent: bool = False,
+    quantized: str | None = None,
 ) -> Normalized:
     """`source` in the one form; what was changed is noted in `source.changes`."""
+    if quantized not in (None, STRAIGHT_THROUGH):
+        raise ParameterError(unknown("way to treat quantised models", str(quantized), [STRAIGHT_THROUGH]))
     model = to_opset_20(_copy(source.model))
     graph, changes = model.graph, source.changes
+    quantisations = pass_straight_through(model) if quantized else 0
+    if quantisations:
+        changes.append(f"{quantisations} quantisations differentiated straight through")
+    lower_machine_learning(model)
     precision = to_float32(model)
     if precision:
         source.precision = precision
         changes.append(f"{precision} computed in float32")
-    image = _explained_input(graph, image_input)
-    integers = explain_at_float(model, image)
+    image = chosen_input(graph, image_input)
+    check_batched(image)
+    integers = not _is_index(graph, image) and explain_at_float(model, image)
     if integers:
         changes.append("integer input explained as float32")
+    value = explained_value(graph, image, wrt)
+    if value is not image and wrt is None:
+        changes.append(f"explained at the embedding {value.name!r} of {image.name!r}")
     renamed = _rename_collisions(graph)
-    changes.extend(_drop_foreign_outputs(graph, renamed.get(output or "", output)))
+    _make_output(graph, renamed.get(output or "", output))
+    if value is not image:
+        graph.outputs.append(value)  # keeps it through every change below
+    changes.extend(_drop_foreign_outputs(graph, {value.name, renamed.get(output or "", output)}))
     passes.RemoveUnusedNodesPass()(model)
     passes.RemoveUnusedOpsetsPass()(model)
     _refuse_foreign_operators(graph)
     baked = baked_batch(image)
-    _simplify(model, image, size, baked)
+    fix_inputs(graph, size, axes or {})
+    _simplify(model)
     if baked is not None:
-        _free(model, image, baked)
+        _free(model, batched_inputs(graph, baked), baked)
         changes.append(f"batch axis freed from {baked}")
+    _follow_batch(model)
     make_padding_explicit(graph)
     folded = fold_batch_normalization(graph)
     if folded:
         changes.append(f"{folded} BatchNormalization folded")
-    scores = explained_scores(graph, renamed.get(output or "", output), score, activation)
+    value = image if value is image else graph.outputs.pop()
+    name_activations(model)
+    layout = image_layout([BATCH, *_sizes(image)])
+    scores = explained_scores(
+        graph,
+        renamed.get(output or "", output),
+        score,
+        activation,
+        assumed=source.activation,
+        layout=layout,
+        free=cotangent,
+    )
     others = tuple(str(value.name) for value in graph.outputs)
     graph.outputs.append(scores.value)
     _tidy(model)
-    shape = tuple(int(str(axis)) for axis in list(image.shape or ())[1:])
-    layout = image_layout([BATCH, *shape])
-    return Normalized(model, source, str(image.name), shape, layout, scores, others, baked, integers, renamed)
+    return Normalized(
+        model=model,
+        source=source,
+        image=str(image.name),
+        image_shape=_sizes(image),
+        layout=layout,
+        value=str(value.name),
+        value_shape=_value_shape(value),
+        scores=scores,
+        others=others,
+        baked=baked,
+        integers=integers,
+        renamed=renamed,
+        straight_through=quantisations > 0,
+    )
+
+
+def _make_output(graph: ir.Graph, name: str | None) -> None:
+    """Makes a value inside the network, such as boxes before their selection, an output where that is explained."""
+    if name is not None and name not in {value.name for value in graph.outputs}:
+        graph.outputs.extend(value for node in graph for value in node.outputs if value.name == name)
+
+
+def _is_index(graph: ir.Graph, image: ir.Value) -> bool:
+    return next(looked_up(graph, image), None) is not None
+
+
+def _sizes(image: ir.Value) -> tuple[int, ...]:
+    return tuple(int(str(axis)) for axis in (dims(image) or ())[1:])
+
+
+def _value_shape(value: ir.Value) -> tuple[int, ...]:
+    """The sizes of the explained value's axes behind the batch."""
+    if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
+        raise ModelError(f"{value.name!r} holds {value.dtype.name.lower()}, at which there is no gradient")
+    axes = dims(value)
+    if axes is None or axes[:1] != (BATCH,) or not all(isinstance(axis, int) for axis in axes[1:]):
+        raise ModelError(
+            f"{value.name!r} has shape {value.shape}; only values [{BATCH}, …] with a row for every image are explained"
+        )
+    return _sizes(value)
 
 
 def _copy(model: ir.Model) -> ir.Model:
@@ -106,22 +234,8 @@ def _copy(model: ir.Model) -> ir.Model:
     return copy
 
 
-def _explained_input(graph: ir.Graph, name: str | None) -> ir.Value:
-    inputs = {str(value.name): value for value in graph.inputs}
-    if name is not None and name not in inputs:
-        raise ParameterError(unknown("input", name, inputs))
-    if len(inputs) != 1:
-        raise ModelError(
-            f"the model has {len(inputs)} inputs ({', '.join(inputs)}); networks with one input are explained so far"
-        )
-    return next(iter(inputs.values()))
-
-
-def _simplify(model: ir.Model, image: ir.Value, size: tuple[int, int] | None, baked: int | None) -> None:
+def _simplify(model: ir.Model) -> None:
     """Removes what inference doesn't need and folds constants, under the batch size that the model was written with."""
-    fix_input(image, size)
-    if baked is not None:
-        image.shape = ir.Shape([baked, *list(image.shape or ())[1:]])
     for output in model.graph.outputs:
         output.shape = None
     forget_types(model)
@@ -132,10 +246,11 @@ def _simplify(model: ir.Model, image: ir.Value, size: tuple[int, int] | None, ba
     _fold_all(model)
 
 
-def _free(model: ir.Model, image: ir.Value, baked: int) -> None:
+def _free(model: ir.Model, inputs: Sequence[ir.Value], baked: int) -> None:
     """Frees the baked batch axis; shapes that the model computes are folded again, now around a free axis."""
-    free_batch(model.graph, image, baked)
-    image.shape = ir.Shape([BATCH, *list(image.shape or ())[1:]])
+    free_batch(model.graph, inputs, baked)
+    for value in inputs:
+        value.shape = ir.Shape([BATCH, *list(value.shape or ())[1:]])
     _tidy(model)
     _fold_all(model)
 
@@ -157,14 +272,25 @@ def _fold(model: ir.Model) -> None:
         _tidy(model)
 
 
-def _drop_foreign_outputs(graph: ir.Graph, explained: str | None) -> list[str]:
+def _follow_batch(model: ir.Model) -> None:
+    """Makes plain to shape inference, here and in every graph made from this one, where the batch axis stays."""
+    if copy_batch_axes(model.graph):
+        forget_types(model)
+        _tidy(model)
+    find_batch_axes(model)
+    if fix_resized_axes(model.graph):
+        _tidy(model)
+    _fold_all(model)
+
+
+def _drop_foreign_outputs(graph: ir.Graph, needed: Set[str | None]) -> list[str]:
     """Drops outputs that aren't tensors or need operators of other domains (labels, ZipMap), if others remain."""
     foreign: set[ir.Value] = set()
     for node in graph:
         if node.domain != "" or any(value in foreign for value in node.inputs):
             foreign.update(node.outputs)
     plain = [v for v in graph.outputs if v not in foreign and (v.type is None or isinstance(v.type, ir.TensorType))]
-    kept = [value for value in graph.outputs if value in plain or value.name == explained]
+    kept = [value for value in graph.outputs if value in plain or value.name in needed]
     if not plain or len(kept) == len(graph.outputs):
         return []
     dropped = [str(value.name) for value in graph.outputs if value not in kept]

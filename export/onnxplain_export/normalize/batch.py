@@ -6,8 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain_export.emitter import Emitter, attribute, constant_of, static_dims
+from onnxplain_export.emitter import Emitter, attribute, constant_of, dims, static_dims
 from onnxplain_export.normalize.initializers import add_constant
+from onnxplain_export.normalize.shapes import BATCH, infer_shapes
+
+PROBES = (5, 7)
+"""Sizes of the batch that are tried; few axes of a network have them."""
 
 
 class Place(NamedTuple):
@@ -26,9 +30,12 @@ def baked_batch(image: ir.Value) -> int | None:
     return first if isinstance(first, int) else None
 
 
-def free_batch(graph: ir.Graph, image: ir.Value, batch: int) -> None:
-    """Rewrites constant shapes that contain the baked `batch`; shapes must have been inferred while it was baked."""
-    places = _places(graph, image, batch)
+def free_batch(graph: ir.Graph, inputs: Sequence[ir.Value], batch: int) -> None:
+    """Rewrites constant shapes that contain the baked `batch` of the `inputs`, the explained one first.
+
+    Shapes must have been inferred while it was baked.
+    """
+    places = _places(graph, inputs, batch)
     for node in list(graph):
         place = next((places[value] for value in node.inputs if value in places), None)
         if place is None:
@@ -40,15 +47,15 @@ def free_batch(graph: ir.Graph, image: ir.Value, batch: int) -> None:
         elif node.op_type == "Expand":
             _free_expand(graph, node, places.get(node.outputs[0]), batch)
         elif node.op_type == "Concat":
-            _repeat_constants(graph, node, place, image, batch)
+            _repeat_constants(graph, node, place, inputs[0], batch)
     for node in graph:
         for value in node.outputs:
             value.shape = None
 
 
-def _places(graph: ir.Graph, image: ir.Value, batch: int) -> dict[ir.Value, Place]:
-    """Where each value that depends on the image carries the batch; values of unknown place are left out."""
-    places = {image: Place(0)}
+def _places(graph: ir.Graph, inputs: Sequence[ir.Value], batch: int) -> dict[ir.Value, Place]:
+    """Where each value that depends on the inputs carries the batch; values of unknown place are left out."""
+    places = dict.fromkeys(inputs, Place(0))
     for node in graph:
         source = next((value for value in node.inputs if value in places), None)
         if source is None or node.op_type == "Shape":
@@ -67,6 +74,8 @@ def _place_after(node: ir.Node, source: ir.Value, output: ir.Value, place: Place
         return None
     if node.op_type == "Reshape":
         return _place_after_reshape(before, place, after, batch)
+    if node.op_type == "Gather" and source is node.inputs[1]:
+        return Place(attribute(node, "axis", 0) % (len(after) - len(before) + 1) + place.axis, place.outer)
     axis = _axis_after(node, place.axis, len(before), len(after))
     return None if axis is None else Place(axis, place.outer)
 
@@ -127,6 +136,77 @@ def _free_reshape(graph: ir.Graph, node: ir.Node, before: Place, after: Place) -
     copied = before.axis == after.axis and source is not None and source[after.axis] == shape[after.axis]
     shape[after.axis] = 0 if copied and not attribute(node, "allowzero", 0) else -1
     node.replace_input_with(1, add_constant(graph, f"{node.outputs[0].name}/target", np.array(shape, np.int64)))
+
+
+def find_batch_axes(model: ir.Model) -> None:
+    """Finds the batch axis where inference lost it: the axis that follows two numbers tried in the batch's place."""
+    unsure = [value for node in model.graph for value in node.outputs if _is_unsure(value)]
+    if not unsure:
+        return
+    first, second = (_shapes_at(model, batch) for batch in PROBES)
+    for value in unsure:
+        one, other = first.get(value.name), second.get(value.name)
+        if one is not None and other is not None and len(one) == len(other):
+            axes = zip(one, other, strict=True)
+            value.shape = ir.Shape([a if a == b else BATCH if (a, b) == PROBES else None for a, b in axes])
+
+
+def _is_unsure(value: ir.Value) -> bool:
+    return any(not isinstance(axis, int) and axis != BATCH for axis in dims(value) or (None,))
+
+
+def _shapes_at(model: ir.Model, batch: int) -> dict[str | None, tuple[int, ...] | None]:
+    """The shapes of all values for one size of the batch."""
+    copy = model.clone()
+    for value in copy.graph.inputs:
+        axes = dims(value) or ()
+        if axes[:1] == (BATCH,):
+            value.shape = ir.Shape([batch, *axes[1:]])
+    for node in copy.graph:
+        for value in node.outputs:
+            value.shape = None
+    infer_shapes(copy)
+    return {value.name: static_dims(value) for node in copy.graph for value in node.outputs}
+
+
+def fix_resized_axes(graph: ir.Graph) -> int:
+    """Names the axes that a Resize changes where its sizes are computed around a free batch axis, which stays.
+
+    Returns how many there were.
+    """
+    found = 0
+    for node in graph:
+        sizes = node.inputs[3] if node.op_type == "Resize" and len(node.inputs) > 3 else None
+        before, after = (dims(value) if value is not None else None for value in (node.inputs[0], node.outputs[0]))
+        if sizes is None or constant_of(sizes) is not None or "axes" in node.attributes or not before or not after:
+            continue
+        known = [axis for axis in after[1:] if isinstance(axis, int)]
+        if before[0] == BATCH and len(known) == len(after) - 1:
+            node.attributes["axes"] = ir.AttrInt64s("axes", list(range(1, len(after))))
+            node.replace_input_with(3, add_constant(graph, f"{node.outputs[0].name}/sizes", np.array(known, np.int64)))
+            node.outputs[0].shape = ir.Shape([BATCH, *known])
+            found += 1
+    return found
+
+
+def copy_batch_axes(graph: ir.Graph) -> int:
+    """Lets a Reshape copy a free first axis by 0 where it computes it by −1, which shape inference loses; how many."""
+    found = 0
+    for node in graph:
+        source, target = (*node.inputs, None, None)[:2]
+        before, shape = None if source is None else dims(source), constant_of(target)
+        if node.op_type != "Reshape" or not before or shape is None or shape[:1].tolist() != [-1]:
+            continue
+        made = shape[1:]
+        kept = [axis for axis in before[1:] if isinstance(axis, int)]
+        if isinstance(before[0], int) or len(kept) < len(before) - 1 or (made <= 0).any():
+            continue
+        if np.prod(kept) == np.prod(made):
+            content = np.concatenate([[0], made]).astype(np.int64)
+            node.replace_input_with(1, add_constant(graph, f"{node.outputs[0].name}/target", content))
+            node.attributes.pop("allowzero", None)
+            found += 1
+    return found
 
 
 def _free_resize(graph: ir.Graph, node: ir.Node, place: Place) -> None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from onnxplain_export.emitter import OPSET, Dim, attribute, constant_of, dims
 from onnxplain_export.normalize.initializers import add_constant
+from onnxplain_export.normalize.sequences import fold_sequences
 
 LARGEST = 1 << 31
 """Bytes; a constant that would grow beyond is left to the runtime."""
@@ -27,18 +28,33 @@ UNFOLDABLE = frozenset(
         "RandomUniformLike",
         "Bernoulli",
         "Multinomial",
+        "Optional",
+        "SequenceConstruct",
+        "SequenceEmpty",
+        "SequenceErase",
+        "SequenceInsert",
+        "SplitToSequence",
     }
 )
+"""What is drawn at random, holds graphs, or yields no tensor."""
 
 Partial = list[int | str | None]
 """Integers that a graph computes: numbers, the symbol of an axis whose size one is, None where nothing is known."""
 
 
 def fold_constants(graph: ir.Graph) -> bool:
-    """Replaces nodes whose inputs are all constants by their values, and known shapes by constants; True if any was."""
+    """Replaces nodes whose inputs are all constants by their values, and known shapes by constants; True if any was.
+
+    Where the graph quantises what it computes, the quantised weights stay: runtimes look for them.
+    """
     partial: dict[ir.Value, Partial] = {}
-    folded = [_fold(graph, node, partial) for node in list(graph)]
-    return any(folded)
+    kept = frozenset({"DequantizeLinear"}) if _quantizes(graph) else frozenset()
+    folded = [_fold(graph, node, partial) for node in list(graph) if node.op_type not in kept]
+    return any(folded) or fold_sequences(graph) > 0
+
+
+def _quantizes(graph: ir.Graph) -> bool:
+    return any(node.op_type == "QuantizeLinear" and constant_of(node.inputs[0]) is None for node in graph)
 
 
 def _fold(graph: ir.Graph, node: ir.Node, partial: dict[ir.Value, Partial]) -> bool:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnxplain_export.emitter import OPSET, Emitter, attribute, constant_of, copied, dims, static_dims, subgraphs
 from onnxplain_export.normalize.initializers import add_constant
+from onnxplain_export.normalize.replacing import own_name, replace_node
 
 LARGEST_UNROLLED = 1024
 """Nodes; a loop that would become more stays a loop, since a runtime takes seconds to load thousands."""
@@ -60,9 +61,9 @@ def _branch(graph: ir.Graph, node: ir.Node) -> list[ir.Node] | None:
     if chosen is None:
         return None
     branch = attribute(node, "then_branch" if chosen else "else_branch")
-    nodes, results = _inlined(branch, [], _own_name(node))
+    nodes, results = _inlined(branch, [], own_name(node))
     graph.extend(nodes)
-    _replace(graph, node, results)
+    replace_node(graph, node, results)
     return nodes
 
 
@@ -81,8 +82,8 @@ def _loop(graph: ir.Graph, node: ir.Node) -> list[ir.Node] | None:
         _discard(nodes)
         return None
     graph.extend(nodes)
-    op = Emitter(graph, _own_name(node))
-    _replace(graph, node, [*results, *(_stacked(op, parts, 0) for parts in zip(*collected, strict=True))])
+    op = Emitter(graph, own_name(node))
+    replace_node(graph, node, [*results, *(_stacked(op, parts, 0) for parts in zip(*collected, strict=True))])
     return nodes
 
 
@@ -95,7 +96,7 @@ def _followed(
     collected: list[Sequence[ir.Value]] = []
     memory: Memory = {}
     while goes_on and (trips is None or len(collected) < trips.item()) and len(nodes) <= LARGEST_TRIED:
-        name = f"{_own_name(node)}/step_{len(collected)}"
+        name = f"{own_name(node)}/step_{len(collected)}"
         number = add_constant(graph, f"{name}/number", np.array(len(collected), np.int64))
         truth = add_constant(graph, f"{name}/goes_on", np.array(True))
         new, results = _inlined(attribute(node, "body"), [number, truth, *states], name)
@@ -110,7 +111,7 @@ def _as_scan(graph: ir.Graph, node: ir.Node, trips: np.ndarray | None) -> list[i
     tensors = all(value is None or value.type is None or isinstance(value.type, ir.TensorType) for value in node.inputs)
     if not tensors or (trips is None and node.inputs[0] is None):
         return None
-    prefix = f"{_own_name(node)}/scan"
+    prefix = f"{own_name(node)}/scan"
     op, body = Emitter(graph, prefix), copied(attribute(node, "body"), f"{prefix}/body")
     number, truth, *states = body.inputs
     body.outputs.pop(0)
@@ -123,7 +124,7 @@ def _as_scan(graph: ir.Graph, node: ir.Node, trips: np.ndarray | None) -> list[i
     else:
         numbers = op.constant(np.arange(trips.item()))
     results = op.Scan(*node.inputs[2:], numbers, body=body, num_scan_inputs=1, outputs=len(node.outputs))
-    _replace(graph, node, [results] if len(node.outputs) == 1 else list(results))
+    replace_node(graph, node, [results] if len(node.outputs) == 1 else list(results))
     return []
 
 
@@ -145,7 +146,7 @@ def _scan(graph: ir.Graph, node: ir.Node) -> list[ir.Node] | None:
     length = next((size for size in lengths if isinstance(size, int)), None)
     if not length or length * len(body) > LARGEST_UNROLLED:
         return None
-    op, nodes = Emitter(graph, _own_name(node)), []
+    op, nodes = Emitter(graph, own_name(node)), []
     backwards = _given(node, "scan_input_directions", scanned)
     entries = [
         _entries(op, x, length, axis, bool(back))
@@ -166,7 +167,7 @@ def _scan(graph: ir.Graph, node: ir.Node) -> list[ir.Node] | None:
         _stacked(op, parts[::-1] if back else parts, axis)
         for parts, axis, back in zip(collected, axes, backwards, strict=True)
     ]
-    _replace(graph, node, [*_present(states), *joined])
+    replace_node(graph, node, [*_present(states), *joined])
     return nodes
 
 
@@ -216,21 +217,6 @@ def _discard(nodes: Sequence[ir.Node]) -> None:
             node.replace_input_with(index, None)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, results: Sequence[ir.Value]) -> None:
-    """Puts `results` in the place of the node's outputs; the graph's own outputs keep their names."""
-    for output, result in zip(node.outputs, results, strict=True):
-        value = result
-        if output.is_graph_output():
-            identity = ir.node("Identity", [result], name=f"{node.name}/{output.name}")
-            graph.append(identity)
-            value = identity.outputs[0]
-            value.type, value.shape = output.type, output.shape
-        ir.convenience.replace_all_uses_with(output, value, replace_graph_outputs=True)
-        if value is not result:
-            value.name, output.name = output.name, f"{output.name}/replaced"
-    graph.remove(node, safe=True)
-
-
 def _make_outputs_distinct(node: ir.Node, body: ir.Graph) -> None:
     """Copies what a body puts out without having computed it, or twice.
 
@@ -240,7 +226,7 @@ def _make_outputs_distinct(node: ir.Node, body: ir.Graph) -> None:
     for index, output in enumerate(list(body.outputs)):
         maker = output.producer()
         if output in seen or maker is None or maker.graph is not body or maker.op_type == "Constant":
-            identity = ir.node("Identity", [output], name=f"{_own_name(node)}/{body.name}/output_{index}")
+            identity = ir.node("Identity", [output], name=f"{own_name(node)}/{body.name}/output_{index}")
             copy = identity.outputs[0]
             copy.name, copy.type, copy.shape = f"{identity.name}/value", output.type, output.shape
             body.append(identity)
@@ -255,16 +241,12 @@ def _hoist_constants(graph: ir.Graph, node: ir.Node, body: ir.Graph) -> None:
     moved += [(held.outputs[0], _known(held.outputs[0], {})) for held in constants]
     for value, content in moved:
         if content is not None:
-            new = add_constant(graph, f"{_own_name(node)}/{body.name}/{value.name}", content)
+            new = add_constant(graph, f"{own_name(node)}/{body.name}/{value.name}", content)
             ir.convenience.replace_all_uses_with(value, new)
             body.initializers.pop(value.name or "", None)
     for held in constants:
         if not held.outputs[0].uses():
             body.remove(held, safe=True)
-
-
-def _own_name(node: ir.Node) -> str:
-    return str(next(value.name for value in node.outputs if value.name))
 
 
 def _truth(value: ir.Value | None, memory: Memory) -> bool | None:

@@ -1,25 +1,39 @@
-"""Any opset from 7 to 26 becomes exactly opset 20, IR 10, with all functions inlined."""
+"""Any opset from 7 to 28 becomes exactly opset 20, IR 10, with all functions inlined."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import onnx
-import onnx.inliner
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnx import version_converter
 
 from onnxplain.errors import ModelError
 from onnxplain_export.emitter import IR_VERSION, OPSET
+from onnxplain_export.normalize.composites import expand, has_body
+from onnxplain_export.normalize.newer import rewrite_newer
+from onnxplain_export.normalize.quantized import spell_out_newer_types
 from onnxplain_export.vjp import NO_GRADIENT, STANDARD
 
-OLDEST, NEWEST = 7, 26
+OLDEST, NEWEST = 7, 28
+NEWEST_RUN = 26
+"""The newest opset that onnxruntime 1.31 accepts."""
 LARGE = 1 << 16
 """Initializers above this many bytes are set aside while protos are rewritten, so that no model is too big for one."""
 
 RESIZE_CHANGED = 11
 """The opset from which Resize has a coordinate_transformation_mode."""
-QUANTISED = frozenset({"DynamicQuantizeLinear"})
-"""Its body would let a gradient through by way of the scale alone, which is no gradient of the model."""
+REFUSED = frozenset({"DynamicQuantizeLinear", "SequenceMap"})
+"""Kept, to be refused by name: the body of the first would let a gradient through by way of the scale alone, which is
+no gradient of the model; that of the second is a loop over sequences."""
+
+DEFAULTS = {
+    "MeanVarianceNormalization": ir.AttrInt64s("axes", [0, 2, 3]),
+    "STFT": ir.AttrInt64("onesided", 1),
+}
+"""Attributes whose absence misleads onnx 1.23's shape inference."""
+
+OF_HALF_PRECISION = frozenset({("Range", "stash_type")})
+"""Attributes of operators that say how half precision is computed, which is float32 here."""
 
 CHANGED_MEANING = frozenset({"GroupNormalization"})
 """Operators whose newer version computes something else than version 20's: inlined, never relabelled."""
@@ -36,18 +50,25 @@ def to_opset_20(model: ir.Model) -> ir.Model:
     passes.RemoveUnusedOpsetsPass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     _check_operators(model, version)
+    _spell_out_defaults(model)
     model.ir_version = IR_VERSION  # IR 3 would have initializers among the inputs again
     if version > OPSET:
-        model = _inline(model, _newer_composites(model, version))
+        expand(model, _is_newer_composite)
+        rewrite_newer(model, version)
+        spell_out_newer_types(model)
         _relabel(model, version)
     elif version < OPSET:
         model = _rewritten(model, lambda proto: version_converter.convert_version(proto, OPSET))
         if version < RESIZE_CHANGED:
             _keep_resizing(model)
-    while composites := _composites_without_rule(model):  # a composite may be made of composites
-        model = _inline(model, composites)
+    expand(model, _is_composite_without_rule)
     model.ir_version = IR_VERSION
     return model
+
+
+def runnable(model: ir.Model) -> ir.Model:
+    """The model itself, or the same in opset 20 where onnxruntime can't run its opset yet."""
+    return to_opset_20(model) if model.opset_imports.get("", OPSET) > NEWEST_RUN else model
 
 
 def _check_operators(model: ir.Model, version: int) -> None:
@@ -67,40 +88,19 @@ def _keep_resizing(model: ir.Model) -> None:
             node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
 
 
-def _newer_composites(model: ir.Model, version: int) -> set[str]:
-    """Operator types that opset 20 lacks, or means differently, and whose schema carries a function body."""
-    found = set()
-    for node in model.graph.all_nodes():
-        if node.domain != "":
-            continue
-        schema = onnx.defs.get_schema(node.op_type, version, "")
-        newer = schema.since_version > OPSET
-        missing = newer and not onnx.defs.has(node.op_type, max_inclusive_version=OPSET)
-        if (missing or (newer and node.op_type in CHANGED_MEANING)) and _has_body(schema):
-            found.add(node.op_type)
-    return found
+def _is_newer_composite(node: ir.Node) -> bool:
+    """Whether opset 20 lacks the operator, or means something else by it, and its schema carries a function body."""
+    schema = onnx.defs.get_schema(node.op_type, NEWEST, "")
+    newer = schema.since_version > OPSET
+    missing = newer and not onnx.defs.has(node.op_type, max_inclusive_version=OPSET)
+    return (missing or (newer and node.op_type in CHANGED_MEANING)) and has_body(schema)
 
 
-def _composites_without_rule(model: ir.Model) -> set[str]:
-    """Operator types that no derivative rule knows but whose schema has a function body of simpler operators."""
-    types = {node.op_type for node in model.graph.all_nodes() if node.domain == ""}
-    unknown = types - STANDARD.keys() - NO_GRADIENT - QUANTISED
-    return {name for name in unknown if _has_body(onnx.defs.get_schema(name, OPSET, ""))}
-
-
-def _has_body(schema: onnx.defs.OpSchema) -> bool:
-    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]  # absent from onnx's stubs
-
-
-def _inline(model: ir.Model, op_types: Collection[str]) -> ir.Model:
-    if not op_types:
-        return model
-    ids = [("", op_type) for op_type in sorted(op_types)]
-    model = _rewritten(
-        model, lambda proto: onnx.inliner.inline_selected_functions(proto, ids, inline_schema_functions=True)
-    )
-    passes.RemoveUnusedOpsetsPass()(model)
-    return model
+def _is_composite_without_rule(node: ir.Node) -> bool:
+    """Whether no derivative rule knows the operator but its schema has a function body of simpler operators."""
+    if node.op_type in STANDARD or node.op_type in NO_GRADIENT or node.op_type in REFUSED:
+        return False
+    return has_body(onnx.defs.get_schema(node.op_type, OPSET, ""))
 
 
 def _relabel(model: ir.Model, version: int) -> None:
@@ -124,12 +124,21 @@ def _drop_new_defaults(node: ir.Node, newer: onnx.defs.OpSchema, schema: onnx.de
     """Removes attributes that opset 20 lacks where they hold their default; any other value is refused."""
     for name in set(node.attributes) - set(schema.attributes):
         default = onnx.helper.get_attribute_value(newer.attributes[name].default_value)
+        if (node.op_type, name) in OF_HALF_PRECISION:
+            default = node.attributes[name].value
         given = node.attributes[name].value
         if given not in (default, default.decode() if isinstance(default, bytes) else default):
             raise ModelError(
                 f"{node.op_type} (node {node.name!r}): {name}={given!r} can't be expressed in opset {OPSET}"
             )
         node.attributes.pop(name)
+
+
+def _spell_out_defaults(model: ir.Model) -> None:
+    for node in model.graph.all_nodes():
+        default = DEFAULTS.get(node.op_type)
+        if default is not None and default.name not in node.attributes:
+            node.attributes[default.name] = ir.Attr(default.name, default.type, default.value)
 
 
 def _rewritten(model: ir.Model, rewrite: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ir.Model:

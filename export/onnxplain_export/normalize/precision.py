@@ -4,7 +4,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import ModelError
-from onnxplain_export.emitter import attribute
+from onnxplain_export.emitter import Emitter, attribute, static_dims
+from onnxplain_export.normalize.replacing import own_name, replace_node
 
 OTHER_FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
@@ -38,7 +39,7 @@ def _values_to_float32(graph: ir.Graph) -> set[ir.DataType]:
 
 
 def explain_at_float(model: ir.Model, image: ir.Value) -> bool:
-    """Makes an integer image input float32 and removes the Casts that did so inside; True if it was an integer.
+    """Makes an integer image input float32 and removes what made it so inside; True if it was an integer.
 
     Refused where the model computes with the integers themselves: a gradient at tokens or table indices means nothing.
     """
@@ -48,13 +49,28 @@ def explain_at_float(model: ir.Model, image: ir.Value) -> bool:
     image.type = ir.TensorType(ir.DataType.FLOAT)
     forget_types(model)
     for node in casts:
-        if node.inputs[0] is not None:
+        if node.op_type == "DequantizeLinear":
+            _compute_in_floats(model.graph, node)
+        elif node.inputs[0] is not None:
             ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0], replace_graph_outputs=False)
     return True
 
 
+def _compute_in_floats(graph: ir.Graph, node: ir.Node) -> None:
+    """(x - zero point) · scale of a picture of integers, which is now one of floats; one scale for all of it."""
+    scale = node.inputs[1]
+    if scale is None or static_dims(scale) not in ((), (1,)):
+        raise ModelError(f"DequantizeLinear (node {node.name!r}) scales the picture by more than one number")
+    op = Emitter(graph, f"{own_name(node)}/in_floats")
+    x = node.inputs[0]
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        x = op.Sub(x, op.Cast(node.inputs[2], to=int(ir.DataType.FLOAT)))
+    replace_node(graph, node, [op.Mul(x, scale)])
+    graph.sort()
+
+
 def _casts_of(graph: ir.Graph, image: ir.Value) -> list[ir.Node]:
-    """The Casts that the integer image goes through, seen through operators that only move its elements."""
+    """The Casts and dequantisations of the integer image, seen through operators that only move its elements."""
     integers, casts = {image}, []
     for node in graph:
         if node.op_type == "Shape" or not any(value in integers for value in node.inputs):
@@ -63,6 +79,8 @@ def _casts_of(graph: ir.Graph, image: ir.Value) -> list[ir.Node]:
             casts.append(node)
             if attribute(node, "to") != int(ir.DataType.FLOAT):
                 integers.add(node.outputs[0])
+        elif node.op_type == "DequantizeLinear" and node.inputs[0] in integers:
+            casts.append(node)
         elif node.op_type in MOVING and node.inputs[0] in integers:
             integers.update(node.outputs)
         else:

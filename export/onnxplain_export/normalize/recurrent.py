@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain_export.emitter import Emitter, attribute, constant_of, dims
+from onnxplain_export.normalize.replacing import own_name
 
 LENGTHS, STATES = 4, (5, 6)
 """The inputs of RNN, GRU and LSTM that have a batch axis besides the sequence; LSTM alone has the last."""
@@ -34,7 +35,7 @@ def _free_lengths(graph: ir.Graph, node: ir.Node) -> bool:
         return True
     if not (lengths == lengths[:1]).all():
         return False
-    op = Emitter(graph, f"{_own_name(node)}/lengths")
+    op = Emitter(graph, f"{own_name(node)}/lengths")
     node.replace_input_with(LENGTHS, op.Expand(lengths[:1], _batch(op, node, x)))
     return True
 
@@ -50,7 +51,7 @@ def _free_state(graph: ir.Graph, node: ir.Node, index: int) -> bool:
     one = np.take(state, [0], axis=axis)
     if not (state == one).all():
         return False
-    op = Emitter(graph, f"{_own_name(node)}/state_{index}")
+    op = Emitter(graph, f"{own_name(node)}/state_{index}")
     size = [op.constant([length], np.int64) for length in one.shape]
     size[axis] = _batch(op, node, x)
     node.replace_input_with(index, op.Expand(one, op.Concat(*size, axis=0)))
@@ -69,7 +70,3 @@ def _batch(op: Emitter, node: ir.Node, x: ir.Value) -> ir.Value:
     """The number of samples, as a list of one."""
     axis = 1 - _batch_first(node)
     return op.Shape(x, start=axis, end=axis + 1)
-
-
-def _own_name(node: ir.Node) -> str:
-    return str(next(value.name for value in node.outputs if value.name))

@@ -1,4 +1,4 @@
-"""Fixes the image's size, infers all shapes, and makes every padding explicit."""
+"""Infers all shapes, and makes every padding explicit."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,8 @@ import onnx_ir.passes.common as passes
 
 from onnxplain.errors import ModelError
 from onnxplain_export.emitter import attribute
+from onnxplain_export.normalize.bodies import infer_bodies
+from onnxplain_export.normalize.ceiling import leave_out_empty_windows
 
 BATCH = "N"
 """The name of the free batch axis in every graph."""
@@ -16,6 +18,12 @@ def infer_shapes(model: ir.Model) -> None:
     """Fills in types and shapes wherever ONNX's own inference knows them."""
     passes.TopologicalSortPass()(model)
     passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    while leave_out_empty_windows(model):  # their sizes were wrong, and all that follow from them
+        for node in model.graph.all_nodes():
+            for value in node.outputs:
+                value.shape = value.shape if value.is_graph_output() else None
+        passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    infer_bodies(model.graph, dict(model.opset_imports))
 
 
 def image_layout(shape: Sequence[object]) -> str | None:
@@ -25,31 +33,6 @@ def image_layout(shape: Sequence[object]) -> str | None:
     if shape[1] in (1, 3, 4):
         return "NCHW"
     return "NHWC" if shape[3] in (1, 3, 4) else None
-
-
-def fix_input(image: ir.Value, size: tuple[int, int] | None) -> None:
-    """Names the batch axis and gives every other axis of the explained input a number, from `size` where it is free."""
-    if image.shape is None:
-        raise ModelError(f"input {image.name!r} declares no shape; export the model with one")
-    if len(image.shape) < 2:
-        raise ModelError(f"input {image.name!r} has no batch axis (its shape is {image.shape})")
-    axes: list[int | str | None] = [axis if isinstance(axis, int) else axis.value for axis in image.shape]
-    axes[0] = BATCH
-    layout = image_layout(axes)
-    if layout is None and len(axes) == 4:
-        layout = "NCHW" if isinstance(axes[1], int) or not isinstance(axes[3], int) else "NHWC"
-    if size is not None and layout is not None:
-        first = 2 if layout == "NCHW" else 1
-        for axis, given in zip((first, first + 1), size, strict=True):
-            if isinstance(axes[axis], int) and axes[axis] != given:
-                raise ModelError(
-                    f"input {image.name!r} is fixed at {axes}; it can't be exported for {size[0]}x{size[1]}"
-                )
-            axes[axis] = given
-    free = [axis for axis in range(1, len(axes)) if not isinstance(axes[axis], int)]
-    if free:
-        raise ModelError(f"input {image.name!r} leaves axes {free} free; name the picture's size: --size HEIGHT WIDTH")
-    image.shape = ir.Shape(axes)
 
 
 def make_padding_explicit(graph: ir.Graph) -> None:

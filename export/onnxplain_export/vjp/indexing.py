@@ -120,6 +120,9 @@ def _slice_at_run_time(op: Emitter, node: ir.Node, g: ir.Value) -> ir.Value:
     x = node.inputs[0]
     count, last = op.Size(x), [-1]
     numbers = op.Reshape(op.Range(0, count, 1), op.Shape(x))
-    left = op.Reshape(op.Slice(numbers, *node.inputs[1:]), last)
+    starts, ends, axes, *steps = (*node.inputs[1:], None)[: max(len(node.inputs) - 1, 3)]
+    if axes is None:  # onnxruntime 1.31 drops a Slice from 0 to the end without axes, whatever its steps
+        axes = op.CastLike(op.Range(0, op.Size(starts), 1), starts)
+    left = op.Reshape(op.Slice(numbers, starts, ends, axes, *steps), last)
     zeros = op.Expand(op.floats(0.0), op.Reshape(count, [1]))
     return op.Reshape(op.ScatterElements(zeros, left, op.Reshape(g, last), reduction="add"), op.Shape(x))

@@ -28,8 +28,17 @@ class Rule:
 
 RuleTable = Mapping[str, Rule]
 
+MARK, STRAIGHT_THROUGH = "onnxplain.gradient", "straight-through"
+"""A node whose metadata say `STRAIGHT_THROUGH` under `MARK` has the rule that is registered as such, in every table."""
+
 STANDARD: dict[str, Rule] = {}
 """The true derivatives, by operator name (`Mul`; `ai.onnx.ml::Scaler` outside the default domain)."""
+
+SUBSTITUTES: dict[str, Rule] = {}
+"""What marked nodes have in the place of their true derivative; see `vjp/quantized.py`."""
+
+REFUSED: dict[str, str] = {}
+"""Why an operator has no rule, and what to do about it."""
 
 NO_GRADIENT: set[str] = set()
 """Operators whose derivative is zero almost everywhere or has no meaning, registered as such."""
@@ -53,6 +62,35 @@ def no_gradient(*op_types: str) -> None:
     for op_type in op_types:
         _refuse_duplicate(op_type)
         NO_GRADIENT.add(op_type)
+
+
+def straight_through(op_type: str) -> Callable[[RuleFunction], RuleFunction]:
+    """Registers the decorated function as the rule of those nodes of `op_type` that are marked."""
+
+    def register(function: RuleFunction) -> RuleFunction:
+        SUBSTITUTES[op_type] = Rule(function)
+        return function
+
+    return register
+
+
+def refused(reason: str, *op_types: str) -> None:
+    """Registers what to say of operators that have no rule; `reason` follows the node's name."""
+    for op_type in op_types:
+        REFUSED[op_type] = reason
+
+
+def rule_of(node: ir.Node, rules: RuleTable) -> Rule | None:
+    """The node's rule: its operator's, unless it is marked."""
+    mark = node.metadata_props.get(MARK)
+    if mark is None:
+        return rules.get(operator_name(node))
+    return SUBSTITUTES[node.op_type] if mark == STRAIGHT_THROUGH else None
+
+
+def passes_gradient(node: ir.Node) -> bool:
+    """Whether a gradient must go through the node; a marked Round stands for a quantisation."""
+    return operator_name(node) not in NO_GRADIENT or MARK in node.metadata_props
 
 
 def operator_name(node: ir.Node) -> str:

@@ -87,7 +87,8 @@ def _interpolation_matrices(node: ir.Node) -> dict[int, np.ndarray]:
         if not isinstance(before, int) or not isinstance(after, int):
             raise NoGradientError(f"{name}: axis {axis} is resized and must have a fixed size, not {before} to {after}")
         matrices[axis] = interpolation_matrix(before, after, scale, tuple(attributes.items()))
-    return matrices
+    # onnxruntime copies its input where no size changes, whatever the scales say.
+    return {} if all(matrix.shape[0] == matrix.shape[1] for matrix in matrices.values()) else matrices
 
 
 @lru_cache(maxsize=256)
@@ -99,28 +100,33 @@ def interpolation_matrix(
     In float64 from the ONNX reference evaluator, checked against onnxruntime; where the two disagree (the standard
     leaves room, and float32 coordinates fall to either side of a tie) it is onnxruntime's own.
     """
-    model = _resize_model(before, after, scale, dict(attributes))
-    basis = np.eye(before)[None, None]
+    basis = np.eye(before)[None, :, None]
+    # Two equal rows become four, since onnxruntime copies what keeps its size, as this axis may.
+    model = _resize_model((1, before, 2, before), (4, after), (2.0, scale), dict(attributes))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    measured = session.run(None, {"x": basis.astype(np.float32)})[0][0, 0].astype(np.float64)
+    rows = np.repeat(basis, 2, axis=2).astype(np.float32)
+    measured = session.run(None, {"x": rows})[0][0, :, 0].astype(np.float64)
+    model = _resize_model((1, before, 1, before), (1, after), (1.0, scale), dict(attributes))
     reference: Any = ReferenceEvaluator(model).run(None, {"x": basis})
-    expected = reference[0][0, 0]
+    expected = reference[0][0, :, 0]
     agree = expected.shape == measured.shape and np.abs(expected - measured).max(initial=0) < 1e-4
     return np.ascontiguousarray((expected if agree else measured).T)
 
 
-def _resize_model(before: int, after: int, scale: float | None, attributes: dict[str, Any]) -> onnx.ModelProto:
-    """Resizes the last of four axes, as the node does along one of its own."""
-    if scale is None:
-        names, target = ["x", "", "", "target"], np.array([1, 1, before, after], np.int64)
+def _resize_model(
+    shape: tuple[int, ...], sizes: tuple[int, int], scales: tuple[float, float | None], attributes: dict[str, Any]
+) -> onnx.ModelProto:
+    """Resizes the last two of four axes: to the sizes where a scale isn't known."""
+    if None in scales:
+        names, target = ["x", "", "", "target"], np.array([*shape[:2], *sizes], np.int64)
     else:
-        names, target = ["x", "", "target"], np.array([1, 1, 1, scale], np.float32)
+        names, target = ["x", "", "target"], np.array([1, 1, *scales], np.float32)
     make = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Resize", names, ["y"], **attributes)],
         "resize",
-        [make("x", onnx.TensorProto.FLOAT, [1, 1, before, before])],
-        [make("y", onnx.TensorProto.FLOAT, [1, 1, before, after])],
+        [make("x", onnx.TensorProto.FLOAT, shape)],
+        [make("y", onnx.TensorProto.FLOAT, [*shape[:2], *sizes])],
         [onnx.numpy_helper.from_array(target, "target")],
     )
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.array_files import read_arrays
 from onnxplain.bundle import EXPLAINS, Bundle
 from onnxplain.errors import ParameterError, PictureError, unknown
 from onnxplain.explainer import Explainer
@@ -19,7 +20,7 @@ from onnxplain.output import write_bytes
 from onnxplain.output_folder import INDEX, REPORT, output_folder
 from onnxplain.parameters import from_text
 from onnxplain.pictures import find_pictures, write_png
-from onnxplain.predictions import Prediction, top_classes
+from onnxplain.predictions import Prediction, predictions
 from onnxplain.providers import DEVICES
 from onnxplain.report import ReportMap, ReportPicture, ReportRow, ReportSection, write_report
 from onnxplain.result import Result
@@ -44,9 +45,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add = parser.add_argument
     return [
         add("bundle", metavar="BUNDLE", help="what onnxplain export wrote"),
-        add("pictures", metavar="PICTURES", nargs="+", help="picture files, folders, or patterns"),
+        add(
+            "pictures",
+            metavar="PICTURES",
+            nargs="+",
+            help="picture files, folders, or patterns; of networks that take other things, .npy or .npz files",
+        ),
         add("--method", default="gradient", metavar="A,B", help="one or more methods of the bundle, or all"),
         add("--target", action="append", metavar="CLASS", help="class name, number, or top (default); repeatable"),
+        add("--cotangent", type=Path, metavar="FILE", help="a .npy array: the weighted sum of the output to explain"),
         add("--top", type=int, metavar="N", help="explain each picture's N best classes"),
         add("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter, as --NAME VALUE"),
         add("--score", choices=EXPLAINS, help="what perturbation methods explain"),
@@ -103,8 +110,8 @@ class _Outcome:
 
 def run(arguments: argparse.Namespace) -> int:
     """Explains the pictures; 1 if some could not be read."""
-    if arguments.top is not None and arguments.target:
-        raise ParameterError("--top and --target both say what is explained; give one of them")
+    if sum(given is not None for given in (arguments.top, arguments.target, arguments.cotangent)) > 1:
+        raise ParameterError("--top, --target and --cotangent each say what is explained; give one of them")
     explainer = Explainer(arguments.bundle, arguments.device, threads=arguments.threads, verify=not arguments.no_verify)
     methods = _methods(arguments.method, explainer.bundle)
     settings = _settings(explainer.bundle, methods, [*map(_pair, arguments.set), *arguments.parameters])
@@ -147,15 +154,25 @@ def _explain_all(
         progress=True,
         score=arguments.score if _takes_score(explainer.bundle, method) else None,
         top=arguments.top,
+        cotangent=_cotangent(arguments.cotangent),
         on_error=lambda name, error: outcome.bad.update({name: str(error)}),
         **settings,
     )
-    labels = explainer.bundle.scores.labels
+    output = explainer.bundle.scores
     for result in results:
         files = _write_files(folder, names[result.images[0].name], result, arguments.original)
-        predictions = top_classes(result.scores[0], result.probabilities[0], labels, max(LISTED, arguments.top or 0))
-        outcome.lines.append(_index_line(result, predictions, files))
-        _note_for_report(outcome.reported, result, predictions)
+        found = predictions(result.scores[0], result.probabilities[0], output, max(LISTED, arguments.top or 0))
+        outcome.lines.append(_index_line(result, found, files))
+        _note_for_report(outcome.reported, result, found)
+
+
+def _cotangent(file: Path | None) -> Any:
+    if file is None:
+        return None
+    content = read_arrays(file)
+    if isinstance(content, dict):
+        raise ParameterError(f"--cotangent {file}: a .npy file with one array is needed")
+    return content
 
 
 def _takes_score(bundle: Bundle, method: str) -> bool:
@@ -229,10 +246,13 @@ def _file_names(pictures: Sequence[Path]) -> list[str]:
 
 
 def _write_files(folder: Path, name: str, result: Result, original: bool) -> dict[str, str]:
-    files = {"map": f"{name}.{result.method}.npy", "overlay": f"{name}.{result.method}.png"}
+    files = {"map": f"{name}.{result.method}.npy"}
     buffer = io.BytesIO()
     np.save(buffer, result.attribution[0], allow_pickle=False)
     write_bytes(folder / files["map"], buffer.getvalue())
+    if result.images[0].seen is None:
+        return files  # what the network takes is no picture
+    files["overlay"] = f"{name}.{result.method}.png"
     drawn = result.overlay(original=True)[0] if original else result.overlay()[0]
     write_png(folder / files["overlay"], np.hstack(list(drawn)) if drawn.ndim == 4 else drawn)
     return files
@@ -249,6 +269,7 @@ def _index_line(result: Result, predictions: Sequence[Prediction], files: Mappin
             for each in predictions
         ],
         "box": result.images[0].box,
+        **({"tokens": result.tokens()[0].tolist()} if result.has_tokens else {}),
         "files": dict(files),
         "provenance": result.provenance,
     }
@@ -272,7 +293,9 @@ def _write_report(path: Path, bundle: Bundle, outcome: _Outcome, total: int) -> 
     ]
     done = total - len(outcome.bad)
     introduction = [f"{done} of {total} pictures explained with {bundle.name}."]
-    if done > len(pictures):
+    if not pictures:
+        introduction.append(f"The network takes no pictures: the maps are in the .npy files that {INDEX} lists.")
+    elif done > len(pictures):
         introduction.append(f"The first {len(pictures)} are shown here; {INDEX} lists them all.")
     introduction += [f"Not explained: {error}" for error in outcome.bad.values()]
     made = outcome.lines[0]["provenance"]

@@ -15,7 +15,7 @@ from onnxplain.explainer import Explainer
 from onnxplain.images import image_size
 from onnxplain.parameters import range_of
 from onnxplain.pictures import read_picture, write_png
-from onnxplain.predictions import top_classes
+from onnxplain.predictions import predictions
 from onnxplain.preprocessing import PRESETS, is_upright, prepare, preset_steps
 
 TOP = 3
@@ -57,10 +57,9 @@ def _described(bundle: Bundle) -> Iterator[str]:
         for entry in entries:
             note = "" if entry.explained else " (not explained)"
             yield f"{kind} {entry.name} {_shape(entry.shape)}{note}"
-    labels = bundle.scores.labels
-    classes = bundle.scores.classes or (len(labels) if labels else "?")
-    named = f": {', '.join(labels[:5])}{', …' if len(labels) > 5 else ''}" if labels else ", no labels"
-    yield f"{classes} classes, {bundle.scores.activation}{named}"
+    if bundle.inside:
+        yield f"explained at {bundle.inside.name} {_shape(bundle.inside.shape)}, inside the network"
+    yield _classes(bundle)
     yield f"preprocessing: {_preset(bundle)}"
     yield from (f"  {_step(step)}" for step in bundle.steps)
     yield "methods:"
@@ -69,6 +68,15 @@ def _described(bundle: Bundle) -> Iterator[str]:
         yield from (f"    --{name} {_parameter(entry)}" for name, entry in method.parameters.items())
     yield "verified at export:" if bundle.verification else "never verified"
     yield from (f"  {name}: {_measured(entry)}" for name, entry in bundle.verification.items())
+
+
+def _classes(bundle: Bundle) -> str:
+    """What may be explained of the output."""
+    output = bundle.scores
+    labels = output.labels
+    named = f": {', '.join(labels[:5])}{', …' if len(labels) > 5 else ''}" if labels else ", no labels"
+    classes = f"{output.classes} classes, {output.activation}{named}" if output.classes else "no classes"
+    return f"{classes}; takes a cotangent {_shape(output.shape)}" if bundle.free else classes
 
 
 def _shape(shape: Sequence[int | str]) -> str:
@@ -140,7 +148,8 @@ def _presets(bundle: Bundle, rows: np.ndarray[Any, Any]) -> dict[str, list[dict[
 def _says(explainer: Explainer, rows: np.ndarray[Any, Any]) -> str:
     output = explainer.bundle.scores
     scores = explainer.scores(rows)
-    best = top_classes(scores[0], activate(scores, output.activation)[0], output.labels, TOP)
+    axis = 1 if output.class_axis is None else output.class_axis
+    best = predictions(scores[0], activate(scores, output.activation, axis)[0], output, TOP)
     plain = output.activation == "none"
     return ", ".join(
         f"{each.label} {each.score:.3g}" if plain else f"{each.label} {each.probability:.1%}" for each in best

@@ -1,16 +1,16 @@
-"""The commands `onnxplain export` and `onnxplain check`."""
+"""The command `onnxplain export`."""
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from onnxplain.errors import ParameterError
+from onnxplain.errors import ModelError, ParameterError
 from onnxplain.preprocessing import PRESETS, override, preset_steps
-from onnxplain_export.checking import Verdict, check
+from onnxplain_export.check.checking import Verdict
+from onnxplain_export.commands.model_options import add_model, checked, reading
 from onnxplain_export.exporting import assumed_preset, export
 from onnxplain_export.methods import METHODS
 from onnxplain_export.normalize.shapes import image_layout
@@ -21,6 +21,7 @@ folder. A torch module goes in by Python: onnxplain_export.export(module, folder
 PROOFS = {
     "forward": "the scores are the model's",
     "half": "the scores are those of the model's own half precision",
+    "onward": "the scores follow from the explained value",
     "batch": "an image's scores don't depend on its neighbours",
     "gradient": "the gradient is that of finite differences",
     "missing": "random directions find nothing that the gradient lacks",
@@ -30,10 +31,10 @@ PROOFS = {
 }
 
 
-def add_commands(commands: Any) -> None:
-    """Adds the parsers of both commands."""
+def add_command(commands: Any) -> None:
+    """Adds the parser of `onnxplain export`."""
     parser = commands.add_parser("export", help="make a bundle from an ONNX model", description=EXPORTING)
-    _add_model(parser)
+    add_model(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="default: MODEL's name with .explain")
     parser.add_argument("--methods", metavar="A,B", help=f"default: all that the model allows of {', '.join(METHODS)}")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="the classes' names, one a line")
@@ -41,18 +42,6 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     _add_preprocessing(parser)
     parser.set_defaults(run=run_export)
-    parser = commands.add_parser("check", help="say what in a model can be differentiated, before any export")
-    _add_model(parser)
-    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
-    parser.set_defaults(run=run_check)
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", type=Path, help="an ONNX file")
-    parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="where the model leaves it free")
-    parser.add_argument("--score", choices=("logits", "probabilities"), default="logits", help="what is explained")
-    parser.add_argument("--activation", choices=("softmax", "sigmoid", "none"), help="of logits that end the model")
-    parser.add_argument("--score-output", metavar="NAME", help="which of the model's outputs is explained")
 
 
 def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +69,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         labels=arguments.labels,
         name=arguments.name,
         overwrite=arguments.overwrite,
-        **_reading(arguments),
+        **reading(arguments),
     )
     description = json.loads((target / "explainer.json").read_text("utf-8"))
     print("\n".join(_exported(target, description)))
@@ -93,25 +82,6 @@ def run_export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_check(arguments: argparse.Namespace) -> int:
-    """Prints the verdict; 0 where gradients can be exported, 1 where they can't."""
-    verdict = _checked(arguments)
-    if arguments.json:
-        print(json.dumps({**asdict(verdict), "differentiable": verdict.differentiable}, indent=1, ensure_ascii=False))
-    else:
-        print("\n".join(_verdict_lines(verdict)))
-    return 0 if verdict.differentiable else 1
-
-
-def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "size": tuple(arguments.size) if arguments.size else None,
-        "score": arguments.score,
-        "activation": arguments.activation,
-        "score_output": arguments.score_output,
-    }
-
-
 def _preprocessing(arguments: argparse.Namespace) -> str | list[dict[str, Any]] | None:
     """The preset's name, or its steps with the flags' changes."""
     names = ("mean", "std", "scale", "colour", "resize", "crop", "kernel")
@@ -119,15 +89,12 @@ def _preprocessing(arguments: argparse.Namespace) -> str | list[dict[str, Any]] 
     if not changes:
         return None if arguments.preprocessing is None else str(arguments.preprocessing)
     # The preset's sizes come from the model's own input, so the model is looked at first.
-    return override(_preset(arguments, _checked(arguments)), **changes)
-
-
-def _checked(arguments: argparse.Namespace) -> Verdict:
-    options = _reading(arguments)
-    return check(arguments.model, output=options.pop("score_output"), **options)
+    return override(_preset(arguments, checked(arguments)), **changes)
 
 
 def _preset(arguments: argparse.Namespace, verdict: Verdict) -> list[dict[str, Any]]:
+    if verdict.error is not None:
+        raise ModelError(verdict.error)
     axes = verdict.shape
     layout = image_layout(["N", *axes])
     if layout is None:
@@ -144,18 +111,3 @@ def _exported(target: Path, description: dict[str, Any]) -> Iterator[str]:
     for name, entry in description["verification"].items():
         what = PROOFS.get(name, name)
         yield f"  proved: {what} (error {entry['error']:.1e}, tolerance {entry['tolerance']:.0e})"
-
-
-def _verdict_lines(verdict: Verdict) -> Iterator[str]:
-    yield f"{verdict.name}: {verdict.image} → {verdict.classes} classes ({verdict.activation})"
-    for change in verdict.changes:
-        yield f"  changed: {change}"
-    for role, counts in verdict.operators.items():
-        yield f"  {role}: {', '.join(f'{name} {count}' for name, count in counts.items())}"
-    for obstacle in verdict.obstacles:
-        yield f"  in the way: {obstacle['operator']} (node {obstacle['node']!r}, output {obstacle['output']!r})"
-        yield f"    {obstacle['way round']}"
-    if verdict.zero:
-        yield "  the gradient is zero everywhere: no path from the image to the scores passes one; use occlusion"
-    if verdict.differentiable:
-        yield "  every gradient method can be exported"

@@ -1,6 +1,7 @@
 """Proves a bundle against its source before it is called done; what was measured goes into explainer.json."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,28 @@ import onnx_ir as ir
 import onnxruntime
 
 from onnxplain.errors import ModelError, VerificationError
-from onnxplain_export.agreements import AGREEMENTS
-from onnxplain_export.differences import across_the_gradient, along_the_gradient, rounding_of_scores
 from onnxplain_export.evaluate import run, session_of
-from onnxplain_export.normalize import Normalized
+from onnxplain_export.graphs import GRAPHS
+from onnxplain_export.normalize import Normalized, named_value
+from onnxplain_export.normalize.onward import onward
+from onnxplain_export.normalize.opset import runnable
 from onnxplain_export.normalize.precision import to_float32
-from onnxplain_export.proof import IMAGES, Array, Proof, relative, run_graph, sample_images, worst
+from onnxplain_export.verify.agreements import AGREEMENTS
+from onnxplain_export.verify.differences import across_the_gradient, along_the_gradient, rounding_of_scores
+from onnxplain_export.verify.proof import (
+    IMAGES,
+    Array,
+    Proof,
+    Sessions,
+    relative,
+    rows_of,
+    sample_feeds,
+    spread_of,
+    worst,
+)
+from onnxplain_export.verify.unrounded import unrounded
+
+Feeds = Mapping[str, Array]
 
 FORWARD_TOLERANCE = 1e-5
 HALF_TOLERANCE = 5e-2
@@ -32,15 +49,19 @@ def verify(normalized: Normalized, folder: Path, graphs: Iterable[str], steps: l
     of the forward pass, and every other graph with those two.
     """
     sessions = {name: session_of(folder / f"{name}.onnx") for name in graphs}
-    images = sample_images(normalized, steps)
-    alone = [run_graph(normalized, sessions["forward"], image=images[i : i + 1]) for i in range(IMAGES)]
+    feeds = sample_feeds(normalized, steps)
+    alone = [run(sessions["forward"], rows_of(normalized, feeds, np.array([i]))) for i in range(IMAGES)]
     names = [output.name for output in sessions["forward"].get_outputs()]
     ours = {name: [outputs[index] for outputs in alone] for index, name in enumerate(names)}
+    scores = np.concatenate(ours["scores"])
     record: dict[str, Any] = {}
-    for name, entry in _against_source(normalized, images, ours):
+    for name, entry in _against_source(normalized, feeds, ours):
         _note(record, name, entry)
-    _note(record, "batch", _batch(normalized, sessions["forward"], images, np.concatenate(ours["scores"])))
-    proof = _proof(normalized, sessions, images, np.concatenate(ours["scores"]))
+    _note(record, "batch", _batch(sessions["forward"], feeds, scores))
+    values = np.concatenate(ours["explained"]) if normalized.inside else feeds[normalized.image]
+    proof = _proof(normalized, sessions, feeds, values, scores)
+    if normalized.inside:
+        _note(record, "onward", _onward(proof))
     if "gradient" in sessions:
         rounding = rounding_of_scores(proof)
         _note(record, "gradient", along_the_gradient(proof, rounding))
@@ -75,26 +96,28 @@ _EXPLANATIONS = {
     "(tolerance {tolerance:.0e}); export the model with a dynamic batch axis, in evaluation mode",
     "missing": "random directions see a part of the gradient that the graph lacks: {error:.0%} "
     "(tolerance {tolerance:.0%}); please report this model",
+    "onward": "the scores that follow from the explained value differ from the model's by {error:.1e} "
+    "(tolerance {tolerance:.0e}); please report this model",
     "gradient": "the gradient differs from finite differences by {error:.1e} (tolerance {tolerance:.0e}); "
     "please report this model",
 }
 
 
 def _against_source(
-    normalized: Normalized, images: Array, ours: dict[str, list[Array]]
+    normalized: Normalized, feeds: Feeds, ours: dict[str, list[Array]]
 ) -> Iterable[tuple[str, dict[str, Any]]]:
     """The forward pass against the model as it was given; one in half precision is also compared in float32."""
-    source = _with_scores(normalized, normalized.source.model.clone())
+    source = _with_scores(normalized, runnable(normalized.source.model.clone()))
     half = any(name in normalized.source.precision for name in HALVES)
     if half:
         widened = source.clone()
         to_float32(widened)
-        yield "forward", _forward(normalized, session_of(widened), images, ours, FORWARD_TOLERANCE)
+        yield "forward", _forward(normalized, session_of(widened), feeds, ours, FORWARD_TOLERANCE)
         session = _session_or_none(source)
         if session is not None:
-            yield "half", _forward(normalized, session, images, ours, HALF_TOLERANCE)
+            yield "half", _forward(normalized, session, feeds, ours, HALF_TOLERANCE)
     else:
-        yield "forward", _forward(normalized, session_of(source), images, ours, FORWARD_TOLERANCE)
+        yield "forward", _forward(normalized, session_of(source), feeds, ours, FORWARD_TOLERANCE)
 
 
 def _session_or_none(source: ir.Model) -> onnxruntime.InferenceSession | None:
@@ -117,34 +140,48 @@ def _with_scores(normalized: Normalized, source: ir.Model) -> ir.Model:
 def _forward(
     normalized: Normalized,
     session: onnxruntime.InferenceSession,
-    images: Array,
+    feeds: Feeds,
     ours: dict[str, list[Array]],
     tolerance: float,
 ) -> dict[str, Any]:
     """The largest difference of the scores and of any output, image by image."""
-    entry = session.get_inputs()[0]
-    dtype = _NUMPY_TYPES.get(entry.type, np.float32)
     pairs = _pairs(normalized, [output.name for output in session.get_outputs()], list(ours))
     if not pairs:
         raise VerificationError(f"no output of the source model is found again among {', '.join(ours)}")
-    batch = normalized.baked or 1
-
-    def theirs(image: Array) -> list[Array]:
-        feed: Array = np.repeat(image[None].astype(dtype), batch, axis=0)
-        results = run(session, {entry.name: feed}, [name for name, _ in pairs])
-        return [np.atleast_1d(result)[:1] for result in results]
-
+    wanted = [name for name, _ in pairs]
     errors, allowed = [], tolerance
-    for index, image in enumerate(images):
-        truth = theirs(image)
-        found = [_error(ours[name][index], a) for (_, name), a in zip(pairs, truth, strict=True)]
+    for index in range(IMAGES):
+        given = rows_of(normalized, feeds, np.array([index]))
+        truth = _of_source(normalized, session, given, wanted)
+        found = [_error(normalized, ours[name][index], a) for (_, name), a in zip(pairs, truth, strict=True)]
         errors.append(worst(found))
-        if errors[-1] > tolerance and np.issubdtype(dtype, np.floating):
-            signs = np.random.default_rng(index).choice([-1, 1], image.shape)
-            moved = theirs(image * (1 + JITTER * signs))
+        if errors[-1] > tolerance and not normalized.integers:
+            moved = _of_source(normalized, session, _jittered(given, index), wanted)
             jitter = worst([relative(a, b) for a, b in zip(moved, truth, strict=True)])
             allowed = max(allowed, JITTERS_ALLOWED * jitter)
     return {"error": worst(errors), "tolerance": allowed, "images": IMAGES}
+
+
+def _of_source(
+    normalized: Normalized, session: onnxruntime.InferenceSession, feeds: Feeds, outputs: list[str]
+) -> list[Array]:
+    """The source's outputs for one image, repeated where the source fixes the batch."""
+    given: dict[str, Array] = {}
+    for entry in session.get_inputs():
+        value = feeds[normalized.renamed.get(entry.name, entry.name)]
+        batched = entry.shape and value.shape[:1] == (1,) and entry.shape[0] == normalized.baked
+        repeated = np.repeat(value, normalized.baked or 1, axis=0) if batched else value
+        given[entry.name] = repeated.astype(_NUMPY_TYPES.get(entry.type, np.float32))
+    return [np.atleast_1d(result)[:1] for result in run(session, given, outputs)]
+
+
+def _jittered(feeds: Feeds, seed: int) -> dict[str, Array]:
+    """The floats among the feeds moved by a rounding error."""
+    generator = np.random.default_rng(seed)
+    return {
+        name: value * (1 + JITTER * generator.choice([-1, 1], value.shape)) if value.dtype == np.float32 else value
+        for name, value in feeds.items()
+    }
 
 
 def _pairs(normalized: Normalized, theirs: list[str], ours: list[str]) -> list[tuple[str, str]]:
@@ -155,10 +192,10 @@ def _pairs(normalized: Normalized, theirs: list[str], ours: list[str]) -> list[t
     return [*pairs, (tapped, "scores")] if tapped in theirs else pairs
 
 
-def _error(ours: Array, theirs: Array) -> float:
+def _error(normalized: Normalized, ours: Array, theirs: Array) -> float:
     """The relative difference; of a one-logit head, whose scores are (−z, z), the last is the model's own."""
     ours = ours.reshape(1, -1)
-    return relative(ours[:, -1:] if theirs.size == 1 else ours, theirs)
+    return relative(ours[:, -1:] if theirs.size == 1 and not normalized.scores.free else ours, theirs)
 
 
 def _source_name(name: str) -> str:
@@ -166,35 +203,63 @@ def _source_name(name: str) -> str:
     return name.removeprefix("model/")
 
 
-def _batch(
-    normalized: Normalized, session: onnxruntime.InferenceSession, images: Array, scores: Array
-) -> dict[str, Any]:
+def _batch(session: onnxruntime.InferenceSession, feeds: Feeds, scores: Array) -> dict[str, Any]:
     """f([a; b]) against [f(a); f(b)]."""
     try:
-        together = run_graph(normalized, session, ["scores"], image=images)[0]
+        together = run(session, feeds, ["scores"])[0]
     except ModelError as error:
         raise VerificationError(f"the batch axis isn't free: a batch of {IMAGES} images fails; {error}") from error
     return {"error": relative(together, scores), "tolerance": FORWARD_TOLERANCE, "images": IMAGES}
 
 
-def _proof(
-    normalized: Normalized, sessions: dict[str, onnxruntime.InferenceSession], images: Array, scores: Array
-) -> Proof:
-    """The proof with the gradients of each image's top score, and of the second for the last image."""
+def _onward(proof: Proof) -> dict[str, Any]:
+    """The scores as they follow from the explained value against those that follow from the input."""
+    error = relative(proof.scores_at(proof.values, np.arange(IMAGES)), proof.scores)
+    return {"error": error, "tolerance": FORWARD_TOLERANCE, "images": IMAGES}
+
+
+def _proof(normalized: Normalized, sessions: Sessions, feeds: Feeds, values: Array, scores: Array) -> Proof:
+    """The proof, with the gradients of the first that is chosen for each image."""
+    chosen = _chosen(normalized, scores)
+    behind, going_on = onward(normalized), dict(sessions)
+    if normalized.inside:
+        going_on = {name: session_of(GRAPHS[name](behind)) for name in ("forward", "gradient") if name in sessions}
+    if normalized.straight_through:
+        going_on["forward"] = session_of(_with_roundings_held(behind))
+    gradients = np.zeros((0, *values.shape[1:]))
+    proof = Proof(
+        normalized, sessions, going_on, behind.image, feeds, values, scores, chosen, gradients, spread_of(normalized)
+    )
+    if "gradient" not in sessions:
+        return proof
+    found = proof.run("gradient", ["total"], np.arange(IMAGES), **{proof.chosen_name: chosen[:, :1]})
+    gradients = found[0][:, 0].astype(np.float64)
+    if not np.isfinite(gradients).all():
+        raise VerificationError("the gradient holds NaN or infinite values")
+    if not gradients.any():
+        raise VerificationError("the gradient is zero on random images: the network doesn't react to its input there")
+    return replace(proof, gradients=gradients)
+
+
+def _with_roundings_held(normalized: Normalized) -> ir.Model:
+    """A quantised network whose true gradient is the straight-through one: see `unrounded`."""
+    model = normalized.model.clone()
+    scores = named_value(model.graph, normalized.scores.value.name or "")
+    scores.name = "scores"
+    model.graph.outputs.clear()
+    model.graph.outputs.append(scores)
+    return unrounded(model, normalized.image)
+
+
+def _chosen(normalized: Normalized, scores: Array) -> Array:
+    """Each image's top class and its neighbour (for the last the second best), or two random cotangents for each."""
+    if normalized.scores.free:
+        generator = np.random.default_rng(20171212)
+        return generator.standard_normal((IMAGES, 2, *scores.shape[1:])).astype(np.float32)
     order = np.argsort(-scores, axis=1)
-    targets = order[:, 0].astype(np.int64)
-    targets[-1] = order[-1, min(1, scores.shape[1] - 1)]
-    gradients = np.zeros((0, *images.shape[1:]))
-    if "gradient" in sessions:
-        found = run_graph(normalized, sessions["gradient"], ["total"], image=images, target=targets[:, None])
-        gradients = found[0][:, 0].astype(np.float64)
-        if not np.isfinite(gradients).all():
-            raise VerificationError("the gradient holds NaN or infinite values")
-        if not gradients.any():
-            raise VerificationError(
-                "the gradient is zero on random images: the network doesn't react to its input there"
-            )
-    return Proof(normalized, sessions, images, scores, targets, gradients)
+    first = order[:, 0].astype(np.int64)
+    first[-1] = order[-1, min(1, scores.shape[1] - 1)]
+    return np.stack([first, (first + 1) % scores.shape[1]], axis=1)
 
 
 _NUMPY_TYPES: dict[str, type] = {
@@ -204,4 +269,5 @@ _NUMPY_TYPES: dict[str, type] = {
     "tensor(int8)": np.int8,
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
 }

@@ -1,4 +1,4 @@
-"""Reads what people have in hand into one form: a path, a ModelProto, an onnx_ir Model or a torch module."""
+"""Reads what people have in hand into one form; each framework's own way to ONNX has a module of its own."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,13 +14,17 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from numpy.typing import NDArray
 
 from onnxplain.errors import ModelError
+from onnxplain_export.sources.causes import root_cause
+from onnxplain_export.sources.recognition import frameworks, refusal, refuse_other_file
 
 
 @dataclass
 class Source:
     """The model as it was given, and where it came from.
 
-    `changes` lists what normalisation did to it.
+    `changes` lists what was done to it on the way. `labels` are the classes' names where the model knows them.
+    `activation` is what makes probabilities of scores that don't end in a softmax or sigmoid, where that is known.
+    `examples` [rows, …] are inputs like those that the model is made for, where it knows some: proofs are made on them.
     """
 
     model: ir.Model
@@ -30,6 +34,9 @@ class Source:
     opset: int
     precision: str = "float32"
     changes: list[str] = field(default_factory=list)
+    labels: tuple[str, ...] | None = None
+    activation: str | None = None
+    examples: NDArray[np.float32] | None = None
 
     @property
     def producer(self) -> str:
@@ -38,25 +45,44 @@ class Source:
 
 
 def read_source(given: Any, example: Any = None, name: str | None = None) -> Source:
-    """The model behind `given`: a path, an onnx.ModelProto, an onnx_ir.Model, or a torch module with an `example`."""
+    """The model behind `given`.
+
+    That is a path, an onnx.ModelProto, an onnx_ir.Model, a torch module, ExportedProgram or ONNXProgram, a Keras model,
+    or a scikit-learn estimator or pipeline. A torch module needs an `example` batch: one array, or several as a tuple
+    or by name.
+    """
     if isinstance(given, str | Path):
         return _from_path(Path(given), name)
     if isinstance(given, onnx.ModelProto):
         return _from_proto(given, name or given.graph.name or "model", "(ModelProto)")
     if isinstance(given, ir.Model):
         return _from_model(given, name or given.graph.name or "model", "(onnx_ir.Model)")
-    if any(base.__module__.startswith("torch.") for base in type(given).__mro__):
-        from onnxplain_export.torch_source import model_from_torch  # torch is optional and takes seconds to import
+    made_with = frameworks(given)
+    name = name or type(given).__name__
+    # Each of these packages is optional and takes seconds to import; whoever holds such a model has imported it.
+    if (
+        "keras" in made_with and "tf_keras" not in made_with
+    ):  # before torch: on that backend, a Keras model is a torch module too
+        from onnxplain_export.sources.keras_source import model_from_keras
 
-        return _from_model(model_from_torch(given, example), name or type(given).__name__, "(torch module)")
-    raise ModelError(
-        f"can't export a {type(given).__name__}; give a path, a ModelProto, an onnx_ir.Model or a torch module"
-    )
+        return _from_framework(*model_from_keras(given, example), name, "(Keras model)")
+    if "torch" in made_with:
+        from onnxplain_export.sources.torch_source import model_from_torch
+
+        return _from_framework(*model_from_torch(given, example), name, "(torch module)")
+    if "sklearn" in made_with:
+        from onnxplain_export.sources.sklearn_source import converted_from_sklearn
+
+        converted = converted_from_sklearn(given, example)
+        source = _from_proto(converted.proto, name, "(scikit-learn estimator)")
+        # What scikit-learn answers is never turned into probabilities a second time.
+        source.labels, source.examples, source.activation = converted.labels, converted.rows, "none"
+        return source
+    raise ModelError(refusal(given))
 
 
 def _from_path(path: Path, name: str | None) -> Source:
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file" if not path.exists() else f"{path}: is not a file")
+    refuse_other_file(path)
     try:
         content = path.read_bytes()
         proto = onnx.load_model_from_string(content)
@@ -92,6 +118,12 @@ def _from_model(given: ir.Model, name: str, file: str) -> Source:
     )
 
 
+def _from_framework(model: ir.Model, changes: list[str], name: str, file: str) -> Source:
+    source = _from_model(model, name, file)
+    source.changes.extend(changes)
+    return source
+
+
 def _deserialized(proto: onnx.ModelProto, file: str) -> ir.Model:
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{file}: not an ONNX model (no graph, or no operator set)")
@@ -102,7 +134,7 @@ def _deserialized(proto: onnx.ModelProto, file: str) -> ir.Model:
         passes.TopologicalSortPass()(model)
         return model
     except Exception as error:  # the reader raises many kinds on malformed content, SerdeError and TypeError among them
-        raise ModelError(f"{file}: can't be read as an ONNX graph: {_root(error)}") from error
+        raise ModelError(f"{file}: can't be read as an ONNX graph: {root_cause(error)}") from error
 
 
 def _check_names(graph: onnx.GraphProto, file: str) -> None:
@@ -130,13 +162,6 @@ def _drop_maps(proto: onnx.ModelProto, file: str) -> None:
         if len(kept) < len(values):
             del values[:]
             values.extend(kept)
-
-
-def _root(error: BaseException) -> str:
-    """The first line of the innermost cause, where the reader says what was wrong."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _described(model: ir.Model, name: str, file: str, sha256: str) -> Source:

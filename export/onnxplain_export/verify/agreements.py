@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from onnxplain.activations import activate
 from onnxplain.random import normal
-from onnxplain_export.proof import Array, Proof, relative, worst
+from onnxplain_export.verify.proof import Array, Proof, relative, worst
 
 TOLERANCE = 1e-4
 ROUNDING = 4.0
@@ -15,88 +16,80 @@ SEED, DRAWS = 1_000_003, (3, 700_001)
 """Large, so that every remainder of the generator is at work."""
 STEPS = np.array([[0.25, 0.5], [1.0, 2.0]], np.float32)
 """(alpha, weight) of two points of a path."""
+ONE, TWO = np.arange(1), np.arange(2)
+"""The numbers of the images that are tried."""
 
 
 def path(proof: Proof) -> dict[str, Any]:
     """total = (x − b)·Σ w·g(b + α(x − b)) at two points of two images, for a baseline other than 0."""
-    images, targets = proof.images[:2], proof.targets[:2, None]
-    baseline = np.full([1] * images.ndim, 0.1 * float(np.std(images)), np.float32)
-    difference = images - baseline
+    values, chosen = proof.values[TWO], proof.chosen[TWO, :1]
+    baseline = np.full([1] * values.ndim, 0.1 * float(np.std(values)), np.float32)
+    difference = values - baseline
     points = [baseline + np.float32(alpha) * difference for alpha, _ in STEPS]
 
     def expected(points: list[Array]) -> Array:
-        gradients = [weight * proof.gradient_at(rows, targets) for rows, (_, weight) in zip(points, STEPS, strict=True)]
+        gradients = [
+            weight * proof.gradient_at(rows, TWO, chosen) for rows, (_, weight) in zip(points, STEPS, strict=True)
+        ]
         return np.sum(gradients, axis=0) * difference[:, None]
 
-    feeds = {"image": images, "target": targets, "steps": STEPS[None], "baseline": baseline}
-    total, norm = proof.run("path", ["total", "norm"], **feeds)
+    feeds = {proof.chosen_name: chosen, "steps": STEPS[None], "baseline": baseline}
+    total, norm = proof.run("path", ["total", "norm"], TWO, **feeds)
     return _compared(total, expected, points, norm, STEPS[:, 1].sum())
 
 
 def noise(proof: Proof) -> dict[str, Any]:
     """Rows x + σ·z with z from the generator's numpy twin; one step of SmoothGrad, one on a path, for two targets."""
-    images, targets = (both[:1] for both in _two(proof))
-    baseline = np.full([1] * images.ndim, 0.1 * float(np.std(images)), np.float32)
-    sigma = np.full(len(images), 0.2 * np.std(images), np.float32)
+    values, chosen = proof.values[ONE], proof.chosen[ONE]
+    baseline = np.full([1] * values.ndim, 0.1 * float(np.std(values)), np.float32)
+    sigma = np.full(1, 0.2 * np.std(values), np.float32)
     steps = np.array([[DRAWS[0], 1, 1, 0], [DRAWS[1], 0.5, 2, 1]], np.float32)
-    wide = sigma.reshape(-1, *[1] * (images.ndim - 1))
-    differences = [
-        images - baseline + wide * normal(SEED, [draw], images.shape[1:]) for draw in steps[:, 0].astype(int)
-    ]
+    differences = [values - baseline + sigma * normal(SEED, [draw], values.shape[1:]) for draw in DRAWS]
     points = [baseline + np.float32(step[1]) * moved for step, moved in zip(steps, differences, strict=True)]
 
     def expected(points: list[Array]) -> Array:
-        plain = proof.gradient_at(points[0], targets)
-        return plain + 2 * proof.gradient_at(points[1], targets) * differences[1][:, None]
+        plain = proof.gradient_at(points[0], ONE, chosen)
+        return plain + 2 * proof.gradient_at(points[1], ONE, chosen) * differences[1][:, None]
 
-    feeds = {"image": images, "target": targets, "steps": steps[None], "baseline": baseline, "sigma": sigma}
-    total, norm = proof.run("noise", ["total", "norm"], **feeds, seed=np.array([SEED], np.int64))
+    feeds = {proof.chosen_name: chosen, "steps": steps[None], "baseline": baseline, "sigma": sigma}
+    total, norm = proof.run("noise", ["total", "norm"], ONE, **feeds, seed=np.array([SEED], np.int64))
     return _compared(total, expected, points, norm, steps[:, 2].sum())
 
 
 def masked(proof: Proof) -> dict[str, Any]:
     """Scores of images with a window replaced, their drops summed over the windows, for two windows and two targets."""
-    images, targets = _two(proof)
+    images, chosen, scores = proof.feeds[proof.normalized.image][TWO], proof.chosen[TWO], proof.normalized.scores
     height, width = proof.normalized.size
     windows = np.array([[0, 0, height // 2 + 1, width], [height // 3, width // 2, height, width]], np.float32)
     masks = np.stack([_window(proof, window) for window in windows])
     fill = np.full([1] * images.ndim, 0.5 * float(np.std(images)), np.float32)
-    rows = [np.where(mask > 0, fill, images) for mask in masks]
-    reference = 2 * np.take_along_axis(proof.scores[:2], targets, axis=1)
-    feeds = {"image": images, "target": targets, "steps": windows[None], "fill": fill, "reference": reference}
-    expected = np.stack([proof.scores_at(row) for row in rows], axis=1)
+    feeds = {proof.chosen_name: chosen, "steps": windows[None], "fill": fill}
+    reference = 2 * proof.explained(proof.scores[TWO].astype(np.float64), chosen)
+    feeds["reference"] = reference.astype(np.float32)
+    rows = [_forward(proof, np.where(mask > 0, fill, images)) for mask in masks]
     errors = []
-    for activated in (0, 1) if proof.normalized.scores.activation != "none" else (0,):
-        if activated:
-            expected = _activated(expected, proof.normalized.scores.activation)
-        scores, total, norm = proof.run(
-            "masked", ["scores", "total", "norm"], **feeds, activated=np.full(1, activated, np.float32)
+    for activated in (0, 1) if scores.activation != "none" else (0,):
+        kind = scores.activation if activated else "none"
+        given = [proof.explained(activate(row, kind, scores.class_axis or 1), chosen) for row in rows]
+        expected = np.stack(given, axis=1)
+        found, total, norm = proof.run(
+            "masked", ["scores", "total", "norm"], TWO, **feeds, activated=np.full(1, activated, np.float32)
         )
-        chosen = np.take_along_axis(expected, targets[:, None], axis=2)
-        summed = np.einsum("nkt,k...->nt...", reference[:, None] - chosen, masks)
+        drops = feeds["reference"][:, None] - expected
         errors += [
-            relative(reference[:, None] - scores, reference[:, None] - chosen),
-            relative(total, summed),
+            relative(feeds["reference"][:, None] - found, drops),
+            relative(total, np.einsum("nkt,k...->nt...", drops, masks)),
             relative(norm, masks.sum(0)),
         ]
     return {"error": worst(errors), "tolerance": TOLERANCE, "images": len(images)}
 
 
-def _activated(scores: Array, kind: str) -> Array:
-    """Softmax or sigmoid of scores [N, K, classes]."""
-    if kind == "sigmoid":
-        return np.exp(-np.logaddexp(0, -scores))
-    powers = np.exp(scores - scores.max(axis=2, keepdims=True))
-    return powers / powers.sum(axis=2, keepdims=True)
+def _forward(proof: Proof, images: Array) -> Array:
+    """The forward graph's scores of other images."""
+    return proof.run("forward", ["scores"], TWO, **{proof.normalized.image: images.astype(np.float32)})[0]
 
 
 AGREEMENTS: Mapping[str, Callable[[Proof], dict[str, Any]]] = {"path": path, "noise": noise, "masked": masked}
-
-
-def _two(proof: Proof) -> tuple[Array, Array]:
-    """Two of the images, and two targets [2, 2] for each."""
-    first = proof.targets[:2, None]
-    return proof.images[:2], np.concatenate([first, (first + 1) % proof.scores.shape[1]], axis=1)
 
 
 def _compared(

@@ -1,0 +1,54 @@
+"""What a batch of images and a method's parameters give to a graph's inputs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.bundle import Bundle, Graph
+from onnxplain.fills import fill_values
+from onnxplain.images import Image, stack, stack_others
+from onnxplain.plans import Steps
+from onnxplain.summing import Feed
+from onnxplain.targets import Chosen
+
+Array = NDArray[Any]
+Feeds = dict[str, Feed]
+
+
+def model_feeds(batch: Sequence[Image], bundle: Bundle) -> Feeds:
+    """The images and what comes with them, for the inputs of the model itself."""
+    feeds = {"image": Feed(stack(batch, bundle.image), per_image=True)}
+    batched = {entry.name for entry in bundle.others if entry.batched}
+    for name, values in stack_others(batch, bundle).items():
+        feeds[f"input {name}"] = Feed(values, per_image=name in batched)
+    return feeds
+
+
+def chosen_feeds(chosen: Chosen) -> Feeds:
+    """The targets, or the cotangents of networks whose scores aren't class scores."""
+    feeds = {"target": Feed(chosen.targets, per_image=True)}
+    if chosen.cotangents is not None:
+        feeds["cotangent"] = Feed(chosen.cotangents, per_image=True)
+    return feeds
+
+
+def method_feeds(
+    graph: Graph, parameters: Mapping[str, Any], steps: Steps, values: Array, rows: Array, bundle: Bundle
+) -> Feeds:
+    """The steps and parameters of a method, for images `rows` whose explained values are `values`, both [N, …]."""
+    feeds = {"steps": Feed(steps[None], per_step=True)}
+    if "noise" in parameters:
+        axes = tuple(range(1, values.ndim))
+        # Each image's own range, never the batch's: a map must not depend on the neighbours.
+        ranges = values.max(axis=axes) - values.min(axis=axes) if len(values) else np.zeros(0)
+        feeds["sigma"] = Feed(parameters["noise"] * ranges, per_image=True)
+    if "seed" in parameters:
+        feeds["seed"] = Feed(np.array([parameters["seed"]], np.int64))
+    for name, around in (("baseline", values), ("fill", rows)):
+        if graph.takes(name):
+            # A graph that serves several methods has the input even where this one has no such parameter.
+            content = fill_values(name, parameters.get(name, 0.0), around, bundle)
+            feeds[name] = Feed(content, per_image=len(content) == len(around))
+    return feeds
