@@ -55,6 +55,9 @@ EQUIVALENT: dict[str, str] = {
     "sampling._read: op.Concat(op.Slice(shape, [0], [1]), op.Shape(x, start=1, end=2), op.Slice(shape, [1], [3]), "
     "axis=0) → op.Concat(op.Slice(shape, [0], [1]), op.Shape(x, start=1, end=2), op.Slice(shape, [1], [3]), "
     "axis=-1)": BY_SIGN,
+    "recurrent._hidden: node.inputs[2] → node.inputs[1]": "only whether there is one is asked; both are required",
+    "resampling._resize_model #2: shape[:2] → shape[2:]": "a declared shape; onnxruntime finds its own",
+    "resampling.interpolation_matrix: 2.0 → 4.0": "any growth of the axis beside it will do",
     "scatter._grouped: end - start → end + start": SHORTCUT,
     "scatter._of_product: 1.0 → 2.0": FACTOR,
     "scatter._of_product: 1.0 → 1.001": FACTOR,

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "export" / "onnxplain_export"
 TESTS = [
     ROOT / "tests" / "onnxplain_export" / f"test_{name}.py"
-    for name in ("vjp", "vjp_control", "vjp_recurrent", "vjp_spatial", "vjp_ties", "control_flow")
+    for name in ("vjp", "vjp_control", "vjp_recurrent", "vjp_spatial", "vjp_ties", "control_flow", "quantized")
 ]
 LEFT_OUT = "known_shapes_uses_portable_operators or large_tensors or torch_network or many_updates"
 """Tests that take long and aren't about a rule's numbers, or say again what others do."""

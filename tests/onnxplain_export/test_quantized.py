@@ -19,6 +19,7 @@ from onnxplain.errors import ModelError, NoGradientError
 from onnxplain_export.autodiff import blocking_nodes, differentiate
 from onnxplain_export.normalize.quantized import pass_straight_through
 from onnxplain_export.verify.unrounded import unrounded
+from onnxplain_export.vjp.quantized import holds_quantized
 from onnxplain_export.vjp.registry import SUBSTITUTES
 from quantized_models import in_torch, quantized
 from small_models import conv, head, model, node
@@ -115,6 +116,13 @@ def test_a_way_through_integers_is_never_lost() -> None:
     assert np.abs(gradient(straight(proto), np.ones((3, 5), np.float32))).max() > 0
 
 
+def test_quantised_numbers_that_come_from_elsewhere_carry_no_gradient() -> None:
+    turned = ir.node("Transpose", [ir.val("q", ir.DataType.UINT8, [2, 3])])
+    turned.outputs[0].dtype = ir.DataType.UINT8
+    assert holds_quantized(turned, turned.inputs) == list(turned.outputs)
+    assert holds_quantized(turned, []) == []
+
+
 def integers(*nodes: onnx.NodeProto) -> onnx.ModelProto:
     """Between a QuantizeLinear and a DequantizeLinear, something else."""
     weights = {"scale": np.float32(0.05), "zero": np.uint8(128)}
@@ -178,10 +186,11 @@ def test_dynamic_quantisation_is_refused_by_node() -> None:
 def one_pair(kind: int, scale: Any, zero: Any, opset: int, **attributes: Any) -> onnx.ModelProto:
     """y = the numbers nearest to x [3, 4] that the type can hold."""
     tensors = [numpy_helper.from_array(np.asarray(scale, np.float32), "s")]
-    zeros = np.asarray(zero).reshape(-1).tolist()
-    tensors.append(helper.make_tensor("z", kind, np.shape(zero), zeros))
-    nodes = [node("QuantizeLinear", ["x", "s", "z"], ["q"], **attributes)]
-    nodes.append(node("DequantizeLinear", ["q", "s", "z"], ["y"], **attributes))
+    parts = ["s"] if zero is None else ["s", "z"]
+    if zero is not None:
+        tensors.append(helper.make_tensor("z", kind, np.shape(zero), np.asarray(zero).reshape(-1).tolist()))
+    nodes = [node("QuantizeLinear", ["x", *parts], ["q"], **attributes)]
+    nodes.append(node("DequantizeLinear", ["q", *parts], ["y"], **attributes))
     entry, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [3, 4]) for name in "xy")
     graph = helper.make_graph(nodes, "pair", [entry], [result], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
@@ -192,6 +201,7 @@ PAIRS: Sequence[tuple[str, onnx.ModelProto, Any, Any]] = [
     # name, model, the lowest and highest x that aren't saturated
     ("uint8", one_pair(TensorProto.UINT8, 0.5, 10, 20), -5.25, 122.75),
     ("int8", one_pair(TensorProto.INT8, 0.25, -3, 13), -31.375, 32.625),
+    ("no zero point", one_pair(TensorProto.UINT8, 0.5, None, 20), -0.25, 127.75),
     ("int8 by columns", one_pair(TensorProto.INT8, [0.25, 0.5, 1, 2], [0, 1, -1, 3], 20, axis=1),
      np.array([0.25, 0.5, 1, 2]) * (-128.5 - np.array([0, 1, -1, 3])),
      np.array([0.25, 0.5, 1, 2]) * (127.5 - np.array([0, 1, -1, 3]))),
