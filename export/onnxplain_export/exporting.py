@@ -64,8 +64,6 @@ def export(
     """
     target = Path(output)
     refuse_target(target, overwrite)
-    if preprocessing is not None and not isinstance(preprocessing, str):
-        size = size or _size_of(preprocessing)
     normalized = normalize(
         read_source(model, example, name),
         image_input=image_input,
@@ -73,8 +71,8 @@ def export(
         wrt=wrt,
         score=score,
         activation=activation,
-        size=size,
-        axes=axes,
+        size=size or _size_of(preprocessing),
+        axes=axes or {},
         cotangent=cotangent,
         quantized=quantized,
     )
@@ -82,26 +80,40 @@ def export(
     if any(entry["graph"] != "masked" for entry in chosen.values()):
         refuse_undifferentiable(normalized)
     prepared = _preprocessing(normalized, preprocessing)
-    own = normalized.source.labels
-    if labels is None and own is not None and len(own) == normalized.scores.classes:
-        labels = own
-    names = _labels(labels, normalized.scores.classes)
+    names = _labels(_own_labels(normalized) if labels is None else labels, normalized.scores.classes)
     with new_folder(target) as folder:
-        needed = {"forward", *(str(entry["graph"]) for entry in chosen.values())}
-        if needed & {"path", "noise"}:
-            needed.add("gradient")  # these two are proved against it
-        models = {graph: make(normalized) for graph, make in GRAPHS.items() if graph in needed}
-        write_graphs(folder, models)
-        record = verify(normalized, folder, models, prepared["steps"])
-        description = _description(normalized, chosen, prepared, names, record)
-        memory = bytes_per_row(folder, {graph: _one_run(made) for graph, made in models.items()})
-        description["graphs"] = {
-            graph: _graph_entry(folder, graph, made, normalized, memory[graph]) for graph, made in models.items()
-        }
-        weights = folder / WEIGHTS
-        description["weights"] = {"file": WEIGHTS, "sha256": sha256_of(weights)} if weights.exists() else None
-        write_description(folder, description)
+        _write(folder, normalized, chosen, prepared, names)
     return target
+
+
+def _write(
+    folder: Path,
+    normalized: Normalized,
+    methods: Mapping[str, Mapping[str, Any]],
+    preprocessing: Mapping[str, Any],
+    labels: Sequence[str] | None,
+) -> None:
+    """The graphs that the methods need, proved, and explainer.json."""
+    needed = {"forward", *(str(entry["graph"]) for entry in methods.values())}
+    if needed & {"path", "noise"}:
+        needed.add("gradient")  # these two are proved against it
+    models = {graph: make(normalized) for graph, make in GRAPHS.items() if graph in needed}
+    write_graphs(folder, models)
+    record = verify(normalized, folder, models, preprocessing["steps"])
+    description = _description(normalized, methods, preprocessing, labels, record)
+    memory = bytes_per_row(folder, {graph: _one_run(made) for graph, made in models.items()})
+    description["graphs"] = {
+        graph: _graph_entry(folder, graph, made, normalized, memory[graph]) for graph, made in models.items()
+    }
+    weights = folder / WEIGHTS
+    description["weights"] = {"file": WEIGHTS, "sha256": sha256_of(weights)} if weights.exists() else None
+    write_description(folder, description)
+
+
+def _own_labels(normalized: Normalized) -> Sequence[str] | None:
+    """The classes' names that came with the source, where they are those of the explained scores."""
+    own = normalized.source.labels
+    return own if own is not None and len(own) == normalized.scores.classes else None
 
 
 def _description(
@@ -246,9 +258,11 @@ def assumed_preset(channels: int, integers: bool) -> str:
     return "torchvision" if channels == 3 else "unit"
 
 
-def _size_of(steps: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
+def _size_of(preprocessing: str | Sequence[Mapping[str, Any]] | None) -> tuple[int, int] | None:
     """The picture size that a list of steps ends with, for a network that leaves its own free."""
-    for step in reversed(steps):
+    if preprocessing is None or isinstance(preprocessing, str):
+        return None
+    for step in reversed(preprocessing):
         if step.get("step") in ("crop", "resize") and isinstance(step.get("size"), list | tuple):
             height, width = step["size"]
             return int(height), int(width)

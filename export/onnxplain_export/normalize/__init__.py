@@ -4,13 +4,13 @@ Exactly opset 20 and IR 10; float32; functions inlined; constants folded; BatchN
 explicit pads; every axis known but the batch axis, which is free; the explained value and scores found.
 """
 
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from typing import Any
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from onnxplain.errors import ModelError, NoGradientError, ParameterError, unknown
+from onnxplain.errors import ModelError, NoGradientError
 from onnxplain_export.emitter import constant_of, dims
 from onnxplain_export.normalize.activations import name_activations
 from onnxplain_export.normalize.batch import (
@@ -32,6 +32,7 @@ from onnxplain_export.normalize.inputs import (
     looked_up,
 )
 from onnxplain_export.normalize.machine_learning import lower_machine_learning
+from onnxplain_export.normalize.normalized import Normalized, Options, named_value
 from onnxplain_export.normalize.opset import to_opset_20
 from onnxplain_export.normalize.precision import explain_at_float, forget_types, to_float32
 from onnxplain_export.normalize.quantized import pass_straight_through
@@ -39,9 +40,8 @@ from onnxplain_export.normalize.recurrent import free_states
 from onnxplain_export.normalize.scores import Scores, explained_scores
 from onnxplain_export.normalize.shapes import BATCH, image_layout, infer_shapes, make_padding_explicit
 from onnxplain_export.sources import Source
-from onnxplain_export.vjp.registry import STRAIGHT_THROUGH
 
-__all__ = ["BATCH", "Normalized", "Scores", "normalize"]
+__all__ = ["BATCH", "Normalized", "Options", "Scores", "named_value", "normalize"]
 
 RESERVED = frozenset(
     {
@@ -66,118 +66,29 @@ FOLDINGS = 20
 PREFIXES = ("gradient/", "explainer/", "scores/", "model/")
 
 
-@dataclass(frozen=True)
-class Normalized:
-    """The model in the one form, with the value that is explained and the scores that explain it.
-
-    `image` is the first of the model's inputs, [N, *image_shape]; `value` [N, *value_shape] is where gradients are
-    taken: the same, or a feature layer or an embedding inside. `straight_through` says that the gradient passes
-    quantisations as if they didn't round.
-    """
-
-    model: ir.Model
-    source: Source
-    image: str
-    image_shape: tuple[int, ...]
-    layout: str | None
-    value: str
-    value_shape: tuple[int, ...]
-    scores: Scores
-    others: tuple[str, ...]
-    baked: int | None
-    integers: bool
-    renamed: dict[str, str]
-    straight_through: bool = False
-
-    @property
-    def inside(self) -> bool:
-        """Whether the explained value lies inside the network."""
-        return self.value != self.image
-
-    @property
-    def explained(self) -> ir.Value:
-        """The explained value in `model`."""
-        return named_value(self.model.graph, self.value)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image."""
-        return self.image_shape[-2:] if self.layout == "NCHW" else self.image_shape[:2]  # type: ignore[return-value]
-
-
-def named_value(graph: ir.Graph, name: str) -> ir.Value:
-    """The input or the node's result of that name."""
-    for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
-        if value.name == name:
-            return value
-    raise RuntimeError(f"no value named {name!r}")
-
-
-def normalize(
-    source: Source,
-    *,
-    image_input: str | None = None,
-    output: str | None = None,
-    wrt: str | None = None,
-    score: str = "logits",
-    activation: str | None = None,
-    size: tuple[int, int] | None = None,
-    axes: Mapping[str, int] | None = None,
-    cotangent: bool = False,
-    quantized: str | None = None,
-) -> Normalized:
-    """`source` in the one form; what was changed is noted in `source.changes`."""
-    if quantized not in (None, STRAIGHT_THROUGH):
-        raise ParameterError(unknown("way to treat quantised models", str(quantized), [STRAIGHT_THROUGH]))
-    model = to_opset_20(_copy(source.model))
+def normalize(source: Source, **options: Any) -> Normalized:
+    """`source` in the one form; `options` are those of `Options`. What was changed is noted in `source.changes`."""
+    wanted = Options(**options)
+    model, quantisations = _converted(source, wanted)
     graph, changes = model.graph, source.changes
-    quantisations = pass_straight_through(model) if quantized else 0
-    if quantisations:
-        changes.append(f"{quantisations} quantisations differentiated straight through")
-    lower_machine_learning(model)
-    precision = to_float32(model)
-    if precision:
-        source.precision = precision
-        changes.append(f"{precision} computed in float32")
-    image = chosen_input(graph, image_input)
+    image = chosen_input(graph, wanted.image_input)
     check_batched(image)
     integers = not _is_index(graph, image) and explain_at_float(model, image)
     if integers:
         changes.append("integer input explained as float32")
-    value = explained_value(graph, image, wrt)
-    if value is not image and wrt is None:
+    value = explained_value(graph, image, wanted.wrt)
+    if value is not image and wanted.wrt is None:
         changes.append(f"explained at the embedding {value.name!r} of {image.name!r}")
     renamed = _rename_collisions(graph)
-    _make_output(graph, renamed.get(output or "", output))
-    if value is not image:
-        graph.outputs.append(value)  # keeps it through every change below
-    changes.extend(_drop_foreign_outputs(graph, {value.name, renamed.get(output or "", output)}))
+    output = renamed.get(wanted.output or "", wanted.output)
+    changes.extend(_settle_outputs(graph, output, None if value is image else value))
     passes.RemoveUnusedNodesPass()(model)
     passes.RemoveUnusedOpsetsPass()(model)
     _refuse_foreign_operators(graph)
     baked = baked_batch(image)
-    fix_inputs(graph, size, axes or {})
-    _simplify(model)
-    if baked is not None:
-        _free(model, batched_inputs(graph, baked), baked)
-        changes.append(f"batch axis freed from {baked}")
-    _follow_batch(model)
-    make_padding_explicit(graph)
-    folded = fold_batch_normalization(graph)
-    if folded:
-        changes.append(f"{folded} BatchNormalization folded")
+    _settle_shapes(model, wanted, baked, changes)
     value = image if value is image else graph.outputs.pop()
-    name_activations(model)
-    layout = image_layout([BATCH, *_sizes(image)])
-    scores = explained_scores(
-        graph,
-        renamed.get(output or "", output),
-        score,
-        activation,
-        assumed=source.activation,
-        layout=layout,
-        free=cotangent,
-    )
+    scores = _scores(model, image, output, wanted, source.activation)
     others = tuple(str(value.name) for value in graph.outputs)
     graph.outputs.append(scores.value)
     _tidy(model)
@@ -186,7 +97,7 @@ def normalize(
         source=source,
         image=str(image.name),
         image_shape=_sizes(image),
-        layout=layout,
+        layout=_layout(image),
         value=str(value.name),
         value_shape=_value_shape(value),
         scores=scores,
@@ -196,6 +107,63 @@ def normalize(
         renamed=renamed,
         straight_through=quantisations > 0,
     )
+
+
+def _converted(source: Source, wanted: Options) -> tuple[ir.Model, int]:
+    """The source's operators in opset 20 and float32; how many quantisations are differentiated straight through."""
+    model, changes = to_opset_20(_copy(source.model)), source.changes
+    quantisations = pass_straight_through(model) if wanted.quantized else 0
+    if quantisations:
+        changes.append(f"{quantisations} quantisations differentiated straight through")
+    lower_machine_learning(model)
+    precision = to_float32(model)
+    if precision:
+        source.precision = precision
+        changes.append(f"{precision} computed in float32")
+    return model, quantisations
+
+
+def _settle_outputs(graph: ir.Graph, output: str | None, value: ir.Value | None) -> list[str]:
+    """Leaves the outputs that are explained or may stay beside those; a `value` inside comes last, so that it is kept.
+
+    Returns what was changed.
+    """
+    _make_output(graph, output)
+    if value is not None:
+        graph.outputs.append(value)
+    return _drop_foreign_outputs(graph, {None if value is None else value.name, output})
+
+
+def _settle_shapes(model: ir.Model, wanted: Options, baked: int | None, changes: list[str]) -> None:
+    """Every axis but the batch's known and that free, constants and normalisations folded, pads explicit."""
+    graph = model.graph
+    fix_inputs(graph, wanted.size, wanted.axes)
+    _simplify(model)
+    if baked is not None:
+        _free(model, batched_inputs(graph, baked), baked)
+        changes.append(f"batch axis freed from {baked}")
+    _follow_batch(model)
+    make_padding_explicit(graph)
+    folded = fold_batch_normalization(graph)
+    if folded:
+        changes.append(f"{folded} BatchNormalization folded")
+
+
+def _scores(model: ir.Model, image: ir.Value, output: str | None, wanted: Options, assumed: str | None) -> Scores:
+    name_activations(model)
+    return explained_scores(
+        model.graph,
+        output,
+        wanted.score,
+        wanted.activation,
+        assumed=assumed,
+        layout=_layout(image),
+        free=wanted.cotangent,
+    )
+
+
+def _layout(image: ir.Value) -> str | None:
+    return image_layout([BATCH, *_sizes(image)])
 
 
 def _make_output(graph: ir.Graph, name: str | None) -> None:
