@@ -11,8 +11,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import coverage_table
 from onnxplain.preprocessing import PRESETS
 from onnxplain_export.methods import METHODS
+from onnxplain_export.normalize.machine_learning import LOWERINGS
 from onnxplain_export.vjp import NO_GRADIENT, STANDARD
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +38,6 @@ FAMILIES = {
     "scatter": "scattering and picking",
     "recurrent": "recurrent layers",
     "control": "branches and loops",
-    "machine_learning": "`ai.onnx.ml`",
 }
 
 
@@ -69,6 +70,9 @@ def operators() -> Iterator[str]:
     yield "|---|---|"
     for family in sorted(found, key=list(FAMILIES).index):
         yield f"| [{FAMILIES[family]}](export/onnxplain_export/vjp/{family}.py) | {', '.join(sorted(found[family]))} |"
+    lowered = ", ".join(sorted(set(LOWERINGS) - {name.rpartition("::")[2] for name in NO_GRADIENT}))
+    file = "export/onnxplain_export/normalize/machine_learning.py"
+    yield f"| `ai.onnx.ml`, [written in standard operators]({file}) | {lowered} |"
 
 
 def presets() -> Iterator[str]:
@@ -87,6 +91,7 @@ def accuracies() -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    "coverage": coverage_table.table,
     "methods": methods,
     "operators": operators,
     "presets": presets,
