@@ -55,6 +55,14 @@ EQUIVALENT: dict[str, str] = {
     "sampling._read: op.Concat(op.Slice(shape, [0], [1]), op.Shape(x, start=1, end=2), op.Slice(shape, [1], [3]), "
     "axis=0) → op.Concat(op.Slice(shape, [0], [1]), op.Shape(x, start=1, end=2), op.Slice(shape, [1], [3]), "
     "axis=-1)": BY_SIGN,
+    "convolution._flipped: window.kernel[axis] > 1 → window.kernel[axis] >= 1": SHORTCUT,
+    "convolution._weight_gradient: max(window.strides) > 1 → max(window.strides) >= 1": SHORTCUT,
+    "gates.with_slope: op.expand_like(op.floats(1.0), x) if self.name == 'Affine' else op.floats(1.0) → "
+    "op.expand_like(op.floats(1.0), x)": SHORTCUT,
+    "pooling._scaled: factors.min() < factors.max() → factors.min() <= factors.max()": SHORTCUT,
+    "pooling._spread: blocks * lane.stride → blocks / lane.stride": SHORTCUT,
+    "recurrent._gru: op.Split(rb, [2 * d.hidden, d.hidden], axis=0, outputs=2) → "
+    "op.Split(rb, [2 * d.hidden, d.hidden], outputs=2, axis=-1)": BY_SIGN,
     "recurrent._hidden: node.inputs[2] → node.inputs[1]": "only whether there is one is asked; both are required",
     "resampling._resize_model #2: shape[:2] → shape[2:]": "a declared shape; onnxruntime finds its own",
     "resampling.interpolation_matrix: 2.0 → 4.0": "any growth of the axis beside it will do",

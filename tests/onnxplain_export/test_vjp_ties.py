@@ -80,6 +80,7 @@ SLOPES = [
     ("Shrink", [row(-0.5001, -0.5, 0, 0.5, 0.5001)], {}, (0,), row(1, 1, 1, 1, 2), [row(1, 0, 0, 0, 2)]),
     ("MeanVarianceNormalization", [row(3, 3, 3)], {"axes": [1]}, (0,), row(1, 2, 4), [row(0, 0, 0)]),
     ("Clip", [row(1, 2, 3, 4), np.array(2.0), np.array(3.0)], {}, (0, 1, 2), row(1, 2, 4, 8), [row(0, 2, 4, 0), 1, 8]),
+    ("Clip", [row(1, 2, 3), np.array(2.0), np.array(2.0)], {}, (0, 1, 2), row(1, 2, 4), [row(0, 2, 0), 1, 4]),
     ("Clip", [row(1, 2, 3), np.array(2.5), np.array(1.5)], {}, (0, 1, 2), row(1, 2, 4), [row(0, 0, 0), 0, 7]),
     ("GridSample", [row(1, 2)[None, None], np.full((1, 1, 1, 2), 0.3)], {"mode": "nearest"}, (0, 1),
      np.full((1, 1, 1, 1), 2.0), [[[[[0, 2]]]], [[[[0, 0]]]]]),

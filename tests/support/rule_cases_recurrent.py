@@ -120,6 +120,7 @@ RNNS = [
     activated("RNN", "HardSigmoid"),
     activated("RNN", "HardSigmoid", alpha=[0.3], beta=[0.4], note=" 0.3 0.4"),
     activated("RNN", "Affine", alpha=[0.5], beta=[0.2]),
+    activated("RNN", "Elu"),
     activated("RNN", "ScaledTanh", alpha=[1.5], beta=[0.6]),
     activated("RNN", "LeakyRelu", "Tanh", alpha=[0.2], direction="bidirectional"),
     activated("RNN", "Affine", alpha=[0.5], beta=[0.2], lengths=LENGTHS, note=" lengths"),
