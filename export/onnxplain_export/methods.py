@@ -5,8 +5,6 @@ from typing import Any
 
 from onnxplain.errors import ParameterError, unknown
 
-Parameters = Mapping[str, Mapping[str, Any]]
-
 _NOISE = {
     "kind": "float",
     "default": 0.15,

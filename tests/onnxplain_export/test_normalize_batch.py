@@ -152,3 +152,16 @@ def test_a_free_batch_is_followed_through_axes_that_it_is_merged_with() -> None:
     assert list(resize.attributes["axes"].value) == [1, 2, 3]
     (last,) = (one for one in found.model.graph if one.outputs[0].name == "f")
     assert last.inputs[1].const_value.numpy().tolist() == [0, 8, 24, 24]
+
+
+def test_a_number_for_the_whole_batch_is_no_place_for_its_axis() -> None:
+    """A loss beside the scores, averaged over everything and given a shape again."""
+    nodes = [
+        conv(),
+        *head("c"),
+        node("ReduceMean", ["c"], ["mean"], keepdims=0),
+        node("Reshape", ["mean", "one"], ["r"]),
+        node("Reshape", ["r", "none"], ["loss"]),
+    ]
+    shapes = {"one": np.array([1]), "none": np.zeros(0, np.int64)}
+    assert_same_scores(model(nodes, shapes, inputs=BAKED, outputs=[*ONE, ("loss", FLOAT, [])]))

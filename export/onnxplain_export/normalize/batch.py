@@ -77,7 +77,7 @@ def _place_after(node: ir.Node, source: ir.Value, output: ir.Value, place: Place
     if node.op_type == "Gather" and source is node.inputs[1]:
         return Place(attribute(node, "axis", 0) % (len(after) - len(before) + 1) + place.axis, place.outer)
     axis = _axis_after(node, place.axis, len(before), len(after))
-    return None if axis is None else Place(axis, place.outer)
+    return None if axis is None or axis >= len(after) else Place(axis, place.outer)
 
 
 def _axis_after(node: ir.Node, axis: int, before: int, after: int) -> int | None:
