@@ -80,17 +80,22 @@ def _remove_empty(folders: Sequence[Path]) -> None:
             return  # somebody else has put something there
 
 
-def write_graphs(folder: Path, models: Mapping[str, ir.Model]) -> None:
-    """Writes every graph to NAME.onnx and each distinct large weight once to weights.data (page-aligned)."""
+def write_graphs(folder: Path, models: Mapping[str, ir.Model]) -> list[dict[str, Any]]:
+    """Writes every graph to NAME.onnx and each distinct large weight once to weights.data (page-aligned).
+
+    Returns what lies there: name (in the first graph that has it), offset, shape and dtype of each tensor, in order.
+    """
+    tensors: list[dict[str, Any]] = []
     with (folder / WEIGHTS).open("wb") as file:
         places: dict[str, tuple[int, int]] = {}
         for model in models.values():
             for value in model.graph.initializers.values():
-                _move_out(value, file, places, folder)
+                tensors += _move_out(value, file, places, folder)
     for name, model in models.items():
         ir.save(model, folder / f"{name}.onnx")
     if not places:
         (folder / WEIGHTS).unlink()
+    return tensors
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
@@ -105,24 +110,27 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _move_out(value: ir.Value, file: Any, places: dict[str, tuple[int, int]], folder: Path) -> None:
-    """Turns a large float tensor into a reference into the weights file, writing it there the first time."""
+def _move_out(value: ir.Value, file: Any, places: dict[str, tuple[int, int]], folder: Path) -> Iterator[dict[str, Any]]:
+    """Turns a large float tensor into a reference into the weights file; written there, and yielded, the first time."""
     tensor = value.const_value
     if tensor is None or tensor.nbytes < SMALLEST or not tensor.dtype.is_floating_point():
         return
     content = tensor.tobytes()
     digest = hashlib.sha256(content).hexdigest()
+    shape = [int(size) for size in tensor.shape.numpy()]
     if digest not in places:
         file.write(b"\0" * (-file.tell() % PAGE))
         places[digest] = (file.tell(), len(content))
         file.write(content)
+        dtype = tensor.dtype.numpy().name
+        yield {"name": str(value.name), "offset": places[digest][0], "shape": shape, "dtype": dtype}
     offset, length = places[digest]
     value.const_value = ir.ExternalTensor(
         WEIGHTS,
         offset,
         length,
         tensor.dtype,
-        shape=ir.Shape(tensor.shape.numpy()),
+        shape=ir.Shape(shape),
         name=str(value.name),
         base_dir=folder,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.errors import PictureError
+from onnxplain.errors import ParameterError, PictureError
 
 SUFFIXES = frozenset({".npy", ".npz"})
 MOST_BYTES = 1_000_000_000
@@ -28,6 +28,14 @@ def read_arrays(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
         raise PictureError(f"{path}: can't be read ({error.strerror or error})") from None
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise PictureError(f"{path}: holds no arrays of numbers ({error})") from None
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """The one array of a .npy file; ParameterError for a file of several."""
+    content = read_arrays(path)
+    if isinstance(content, dict):
+        raise ParameterError(f"{path}: a .npy file with one array is needed")
+    return content
 
 
 def _unpacked(path: Path) -> int:

@@ -13,11 +13,9 @@ from onnxplain.preprocessing import check_steps
 
 FORMAT = 1
 DESCRIPTION = "explainer.json"
-KINDS = (
-    "int",
-    "float",
-    "image",
-)  # "image": a number, a name such as "black", or an array that broadcasts to the images
+# "size": one whole number or a pair (rows, columns); "image": a number, a name such as "black", or an array that
+# broadcasts to the images; "array": one of the choices, an array, or None; "layer": one of the bundle's layers.
+KINDS = ("int", "float", "bool", "size", "choice", "image", "array", "layer")
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 EXPLAINS = ("logits", "probabilities")
 MEASURES = ("sensitivity", "contribution")
@@ -97,8 +95,25 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """A feature layer that the CAM family explains at; `grid` is its rows and columns, `graph` and `tail` its graphs.
+
+    `layout` is "NCHW", "NHWC", or "tokens" [N, prefix + rows·columns, K] with `prefix` tokens that are no place.
+    """
+
+    name: str
+    shape: Shape
+    layout: str
+    grid: tuple[int, int]
+    prefix: int
+    graph: str
+    tail: str | None
+    default: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a method, with its default and range (both ends included; None is open)."""
+    """A parameter of a method, with its default and range (both ends included; None is open) or its choices."""
 
     name: str
     kind: str
@@ -106,11 +121,15 @@ class Parameter:
     minimum: float | None
     maximum: float | None
     help: str
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
     """An explanation method: a graph, the plan rule that makes its steps, and the rule that finishes the sum.
+
+    `loop` is the engine's procedure around them: "sum" unless the method is no sum; `beside` names further graphs that
+    it runs.
 
     `measures` says what a map's numbers are: the sensitivity of the score to the input, or contributions to the score
     (Ancona et al.: Towards better understanding of gradient-based attribution methods, 2018, arXiv:1711.06104).
@@ -123,6 +142,8 @@ class Method:
     explains: str
     measures: str
     parameters: Mapping[str, Parameter]
+    loop: str = "sum"
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +164,7 @@ class Bundle:
     weights: tuple[str, str] | None
     graphs: Mapping[str, Graph]
     methods: Mapping[str, Method]
+    layers: tuple[Layer, ...]
     verification: Mapping[str, Any]
 
     @property
@@ -231,6 +253,7 @@ def _bundle(folder: Path, sha256: str, data: dict[str, Any]) -> Bundle:
         weights=(weights["file"], weights["sha256"]) if weights else None,
         graphs=_table(data["graphs"], _graph),
         methods=_table(data["methods"], _method),
+        layers=tuple(map(_layer, data.get("layers") or ())),
         verification=data.get("verification") or {},
     )
     _check_links(bundle)
@@ -289,12 +312,29 @@ def _method(name: str, data: dict[str, Any]) -> Method:
         explains=_one_of(data["explains"], EXPLAINS),
         measures=_one_of(data.get("measures", "sensitivity"), MEASURES),
         parameters=_table(data["parameters"], _parameter),
+        loop=data.get("loop", "sum"),
+        beside=tuple(data.get("beside", ())),
+    )
+
+
+def _layer(data: dict[str, Any]) -> Layer:
+    rows, columns = data["grid"]
+    return Layer(
+        name=data["name"],
+        shape=_shape(data["shape"]),
+        layout=data["layout"],
+        grid=(int(rows), int(columns)),
+        prefix=int(data.get("prefix", 0)),
+        graph=data["graph"],
+        tail=data.get("tail"),
+        default=bool(data.get("default", False)),
     )
 
 
 def _parameter(name: str, data: dict[str, Any]) -> Parameter:
     kind = _one_of(data["kind"], KINDS)
-    return Parameter(name, kind, data["default"], data.get("minimum"), data.get("maximum"), data.get("help", ""))
+    low, high, choices = data.get("minimum"), data.get("maximum"), tuple(data.get("choices", ()))
+    return Parameter(name, kind, data["default"], low, high, data.get("help", ""), choices)
 
 
 def _one_of(value: str, known: tuple[str, ...]) -> str:
@@ -309,8 +349,9 @@ def _check_links(bundle: Bundle) -> None:
         if sum(entry.explained for entry in entries) != 1:
             raise ValueError(f"not exactly one {kind} is explained")
     for method in bundle.methods.values():
-        if method.graph not in bundle.graphs:
-            raise ValueError(f"method {method.name} needs the graph {method.graph!r}")
+        for graph in (method.graph, *method.beside):
+            if graph not in bundle.graphs:
+                raise ValueError(f"method {method.name} needs the graph {graph!r}")
     if "forward" not in bundle.graphs:
         raise ValueError("there is no graph 'forward'")
 

@@ -9,24 +9,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.activations import activate
 from onnxplain.bundle import EXPLAINS, Bundle, Graph, Method, Shape, read_bundle
 from onnxplain.cotangents import class_cotangents, given_cotangents
-from onnxplain.errors import BundleError, ModelError, ParameterError, PictureError, unknown
-from onnxplain.feeds import Feeds, chosen_feeds, method_feeds, model_feeds
-from onnxplain.images import SPATIAL, Image, image_size, is_one, listed, read_images
+from onnxplain.errors import ModelError, ParameterError, PictureError, unknown
+from onnxplain.feeds import Feeds, chosen_feeds, model_feeds
+from onnxplain.images import SPATIAL, Image, is_one, listed, read_images
+from onnxplain.loops import find_loop
 from onnxplain.parameters import check_parameters
-from onnxplain.planner import MOST_ROWS, MOST_ROWS_ACCELERATED, Chunk, chunks, rows_per_run
-from onnxplain.plans import Steps, find_plan
+from onnxplain.planner import MOST_ROWS, MOST_ROWS_ACCELERATED, chunks, rows_per_run
+from onnxplain.plans import find_plan
+from onnxplain.presets import apply_preset, split_method
 from onnxplain.progress import Progress, progress_bar
 from onnxplain.providers import CPU, Provider, choose, name_of
 from onnxplain.result import Result, provenance
 from onnxplain.sessions import Sessions
-from onnxplain.summing import Feed, attribute, find_finish, inputs_of
+from onnxplain.summing import inputs_of
 from onnxplain.targets import Chosen, resolve
+from onnxplain.work import Work, probabilities_of
 
 Array = NDArray[np.float32]
 OnError = Callable[[str, PictureError], None]
+
+
+# Loops that explain scores without a graph that takes `activated`: probability or logit is the engine's own choice.
+SCORING: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,7 @@ class _Request:
     memory: float | str | None
     top: int | None
     cotangent: Any
+    pixels: str | None
 
 
 class Explainer:
@@ -82,6 +89,7 @@ class Explainer:
         score: str | None = None,
         top: int | None = None,
         cotangent: Any = None,
+        preset: str | None = None,
         **parameters: Any,
     ) -> Result:
         """The maps of `images`: paths, uint8 pictures [H, W, 3] or arrays in the network's shape; one or many.
@@ -93,11 +101,12 @@ class Explainer:
         where it is the best one. `cotangent` says instead which weighted sum of an output without classes is explained:
         [*output] for all images or [N, *output]. `memory` ("2GB", "500MB", bytes) bounds what one run adds to the
         loaded network.
-        `score` chooses "logits" or "probabilities" for perturbation methods. The method's own parameters follow by
-        name. Raises ParameterError and PictureError for input that can't be used, ModelError where the network
-        answers with NaN.
+        `score` chooses "logits" or "probabilities" for perturbation methods. `preset` ("captum", "fastestimator",
+        "mindspore", "pair") sets what that system sets; the method "smoothgrad.captum" means the same. The method's own
+        parameters follow by name. Raises ParameterError and PictureError for input that can't be used, ModelError where
+        the network answers with NaN.
         """
-        request = self._request(method, memory, score, parameters, top, cotangent)
+        request = self._request(method, memory, score, parameters, top, cotangent, preset)
         batch = read_images(images, self.bundle)
         with progress_bar(progress, method, len(batch)) as bar:
             return self._explain(batch, targets, request, bar)
@@ -113,6 +122,7 @@ class Explainer:
         score: str | None = None,
         top: int | None = None,
         cotangent: Any = None,
+        preset: str | None = None,
         on_error: OnError | None = None,
         **parameters: Any,
     ) -> Iterator[Result]:
@@ -121,7 +131,7 @@ class Explainer:
         Takes what explain takes, but one target (or list of them), or one cotangent, holds for all images. A picture
         that can't be read is handed to `on_error` with its name and skipped; without `on_error` it raises PictureError.
         """
-        request = self._request(method, memory, score, parameters, top, cotangent)
+        request = self._request(method, memory, score, parameters, top, cotangent, preset)
         size = len(images) if isinstance(images, Sequence | np.ndarray) and not is_one(images) else None
         entries = listed(images, self.bundle) if is_one(images) else images
         groups = _groups(entries, self._images_per_run(request))
@@ -168,10 +178,10 @@ class Explainer:
         chosen = self._chosen(targets, cotangent, scores)
         graph = self.bundle.graphs["gradient"]
         feeds.update(chosen_feeds(chosen))
-        plan = list(chunks(len(images), 1, self._rows_per_run(graph, None, chosen.count)))
         maps = np.empty((*chosen.targets.shape, *values.shape[1:]), np.float32)
-        for chunk, part in attribute(self._sessions, graph, feeds, plan, find_finish("mean")):
-            maps[chunk.images] = part
+        for chunk in chunks(len(images), 1, self._rows_per_run(graph, None, chosen.count)):
+            total, norm = self._sessions.run(graph, ("total", "norm"), inputs_of(graph, feeds, chunk))
+            maps[chunk.images] = total / norm
         _check_finite(maps, images, "gradient")
         return maps if chosen.several else maps[:, 0]
 
@@ -183,19 +193,28 @@ class Explainer:
         given: Mapping[str, Any],
         top: int | None,
         cotangent: Any,
+        preset: str | None,
     ) -> _Request:
         """Everything about a call that can be checked before a picture is read."""
-        if not isinstance(method, str) or method not in self.bundle.methods:
+        if not isinstance(method, str):
             raise ParameterError(unknown("method", str(method), self.bundle.methods))
-        chosen = self.bundle.methods[method]
-        graph = self.bundle.graphs[chosen.graph]
+        name, preset = split_method(method, preset)
+        if name not in self.bundle.methods:
+            raise ParameterError(unknown("method", name, self.bundle.methods))
+        chosen, entry = apply_preset(self.bundle.methods[name], preset)
         if score is not None and score not in EXPLAINS:
             raise ParameterError(unknown("score", str(score), EXPLAINS))
-        if score is not None and not graph.takes("activated"):
+        if score is not None and not self.takes_score(name):
             raise ParameterError(f"score= is for perturbation methods; {method} explains the {chosen.explains}")
         if memory is not None:
-            self._rows_per_run(graph, memory)
-        return _Request(chosen, check_parameters(chosen, given), score or chosen.explains, memory, top, cotangent)
+            self._rows_per_run(self.bundle.graphs[chosen.graph], memory)
+        checked = check_parameters(chosen, given)
+        return _Request(chosen, checked, score or chosen.explains, memory, top, cotangent, entry.pixels)
+
+    def takes_score(self, method: str) -> bool:
+        """Whether a method can explain the logit as well as the probability: it takes scores, not gradients."""
+        entry = self.bundle.methods[method]
+        return self.bundle.graphs[entry.graph].takes("activated") or entry.loop in SCORING
 
     def _rows_per_run(self, graph: Graph, memory: float | str | None, targets: int = 1) -> int:
         most = MOST_ROWS if name_of(self.providers[0]) == CPU else MOST_ROWS_ACCELERATED
@@ -210,27 +229,40 @@ class Explainer:
         return max(1, self._rows_per_run(graph, request.memory) // steps)
 
     def _explain(self, batch: Sequence[Image], targets: Any, request: _Request, bar: Progress) -> Result:
-        feeds = model_feeds(batch, self.bundle)
-        graph = self.bundle.graphs[request.method.graph]
-        release = self._sessions.changes_to(graph, len(batch))
+        feeds, method = model_feeds(batch, self.bundle), request.method
+        release = self._sessions.changes_to(self.bundle.graphs[method.graph], len(batch))
         scores, values = self._forward(feeds, len(batch), request.memory, release)
-        output = self.bundle.scores
-        probabilities = activate(scores, output.activation, 1 if output.class_axis is None else output.class_axis)
         _check_finite(scores, batch, "scores")
         chosen = self._chosen(targets, request.cotangent, scores, request.top)
-        explained = chosen.of(probabilities if request.explains == "probabilities" else scores)
-        feeds.update(chosen_feeds(chosen))
-        feeds["reference"] = Feed(explained, per_image=True)
-        feeds["activated"] = Feed(np.array([request.explains == "probabilities"], np.float32))
-        maps = self._maps(feeds, values, chosen, request, bar)
+        work = Work(
+            bundle=self.bundle,
+            method=method,
+            parameters=request.parameters,
+            explains=request.explains,
+            chosen=chosen,
+            feeds={**feeds, **chosen_feeds(chosen)},
+            scores=scores,
+            probabilities=probabilities_of(scores, self.bundle),
+            values=values,
+            names=[image.name for image in batch],
+            sessions=self._sessions,
+            rows_per_run=lambda graph, targets: self._rows_per_run(graph, request.memory, targets),
+            progress=bar,
+        )
+        empty = (*chosen.targets.shape, *values.shape[1:])
+        maps = find_loop(method.loop)(work) if len(batch) else np.empty(empty, np.float32)
         _check_finite(maps, batch, "map")
-        keep = slice(None) if chosen.several else 0
+        return self._result(batch, work, maps, request)
+
+    def _result(self, batch: Sequence[Image], work: Work, maps: Array, request: _Request) -> Result:
+        keep = slice(None) if work.chosen.several else 0
+        of_value = maps.shape[2:] == work.values.shape[1:]
         return Result(
             attribution=maps[:, keep],
-            scores=scores,
-            probabilities=probabilities,
-            targets=chosen.targets[:, keep],
-            labels=chosen.names(output.labels),
+            scores=work.scores,
+            probabilities=work.probabilities,
+            targets=work.chosen.targets[:, keep],
+            labels=work.chosen.names(self.bundle.scores.labels),
             method=request.method.name,
             parameters=dict(request.parameters),
             provenance=provenance(
@@ -242,7 +274,7 @@ class Explainer:
                 provider=name_of(self.providers[0]),
                 cotangent=request.cotangent,
             ),
-            layout=self.bundle.image.layout if graph.takes("fill") else self.bundle.value.layout,
+            layout=self.bundle.value.layout if of_value else self.bundle.image.layout,
             images=tuple(batch),
             measures=request.method.measures,
         )
@@ -278,30 +310,6 @@ class Explainer:
         joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
         return joined[0].astype(np.float32), joined[1] if self.bundle.inside else feeds["image"].values
 
-    def _maps(self, feeds: Feeds, values: Array, chosen: Chosen, request: _Request, bar: Progress) -> Array:
-        """The finished maps [N, T, …] of a batch."""
-        graph, rows = self.bundle.graphs[request.method.graph], feeds["image"].values
-        steps = self._steps(request, graph, rows)
-        feeds = {**feeds, **method_feeds(graph, request.parameters, steps, values, rows, self.bundle)}
-        per_run = self._rows_per_run(graph, request.memory, chosen.count)
-        plan = list(chunks(len(rows), len(steps), per_run))
-        finish = find_finish(request.method.finish)
-        maps: Array | None = None
-        for chunk, part in attribute(self._sessions, graph, feeds, plan, finish):
-            if part is not None:
-                maps = np.empty((len(rows), *part.shape[1:]), np.float32) if maps is None else maps
-                maps[chunk.images] = part
-            bar.add(_share(chunk, len(steps)))
-        return maps if maps is not None else np.empty((*chosen.targets.shape, *values.shape[1:]), np.float32)
-
-    def _steps(self, request: _Request, graph: Graph, rows: Array) -> Steps:
-        plan = find_plan(request.method.plan)
-        if plan.columns != (graph.columns or ()):
-            raise BundleError(
-                f"{graph.file} takes steps of {graph.columns}, but the plan rule {plan.name!r} makes {plan.columns}"
-            )
-        return plan.rule(request.parameters, *image_size(self.bundle.image.layout, rows))
-
 
 def _sizes(shape: Shape) -> tuple[int, ...]:
     """The axes behind the batch, 1 where one is free."""
@@ -311,11 +319,6 @@ def _sizes(shape: Shape) -> tuple[int, ...]:
 def _declared_size(bundle: Bundle) -> tuple[int | str, int | str]:
     axes = SPATIAL.get(bundle.image.layout or "")
     return (bundle.image.shape[axes[0]], bundle.image.shape[axes[1]]) if axes else (0, 0)
-
-
-def _share(chunk: Chunk, steps: int) -> float:
-    """The images that a chunk amounts to."""
-    return (chunk.images.stop - chunk.images.start) * (chunk.steps.stop - chunk.steps.start) / steps
 
 
 def _check_finite(values: Array, batch: Sequence[Image], what: str) -> None:

@@ -51,4 +51,8 @@ def method_feeds(
             # A graph that serves several methods has the input even where this one has no such parameter.
             content = fill_values(name, parameters.get(name, 0.0), around, bundle)
             feeds[name] = Feed(content, per_image=len(content) == len(around))
+    for entry in graph.inputs:
+        value = parameters.get(entry.role)
+        if entry.role not in feeds and isinstance(value, int | float):
+            feeds[entry.role] = Feed(np.array([value], np.float32))
     return feeds

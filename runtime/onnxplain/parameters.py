@@ -2,11 +2,14 @@
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from onnxplain.array_files import read_array
 from onnxplain.bundle import Method, Parameter
 from onnxplain.errors import ParameterError, unknown
 
@@ -27,28 +30,32 @@ def check_parameters(method: Method, given: Mapping[str, Any]) -> dict[str, Any]
 
 
 def check(parameter: Parameter, value: Any) -> Any:
-    """The value as int, float, name or array; ParameterError if it is of the wrong kind or out of range."""
-    if parameter.kind == "image":
-        return _image(parameter, value)
+    """The value as the plain thing that the kind stands for; ParameterError if it is of the wrong kind or range."""
+    return _CHECKS[parameter.kind](parameter, value)
+
+
+def _number(parameter: Parameter, value: Any) -> int | float:
     if not _is_number(value):
         raise ParameterError(f"{parameter.name}={value!r} is no {_KIND_WORDS[parameter.kind]}")
-    if parameter.kind == "int" and value != int(value):
+    if parameter.kind != "float" and value != int(value):
         raise ParameterError(f"{parameter.name}={value!r} must be a whole number")
     low, high = parameter.minimum, parameter.maximum
     if (low is not None and value < low) or (high is not None and value > high):
         raise ParameterError(f"{parameter.name}={value!r} is out of range: {range_of(parameter)}")
-    return int(value) if parameter.kind == "int" else float(value)
+    return float(value) if parameter.kind == "float" else int(value)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-_KIND_WORDS = {"int": "whole number", "float": "number"}
+_KIND_WORDS = {"int": "whole number", "float": "number", "size": "whole number or pair of them"}
 
 
 def range_of(parameter: Parameter) -> str:
     """The range as a person would say it, such as "1 to 100" or "at least 0"."""
+    if parameter.choices:
+        return ", ".join(parameter.choices)
     low, high = parameter.minimum, parameter.maximum
     if low is not None and high is not None:
         return f"{low} to {high}"
@@ -57,25 +64,103 @@ def range_of(parameter: Parameter) -> str:
     return f"at most {high}" if high is not None else "any number"
 
 
+def _size(parameter: Parameter, value: Any) -> int | tuple[int, int]:
+    if not isinstance(value, list | tuple | np.ndarray):
+        return int(_number(parameter, value))
+    if len(value) != 2:
+        raise ParameterError(f"{parameter.name}={value!r} must be one whole number, or a pair (rows, columns)")
+    rows, columns = (int(_number(parameter, side)) for side in value)
+    return rows, columns
+
+
+def _flag(parameter: Parameter, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise ParameterError(f"{parameter.name}={value!r} must be True or False")
+    return bool(value)
+
+
+def _choice(parameter: Parameter, value: Any) -> str:
+    if not isinstance(value, str) or value not in parameter.choices:
+        raise ParameterError(unknown(parameter.name, str(value), parameter.choices))
+    return value
+
+
+def _name(parameter: Parameter, value: Any) -> str:
+    """A layer's name; whether the bundle has it is seen where it is used. "" is the default layer."""
+    if not isinstance(value, str):
+        raise ParameterError(f"{parameter.name}={value!r} is no name")
+    return value
+
+
 def _image(parameter: Parameter, value: Any) -> Any:
+    """A number, a name, or float32 values that broadcast to the images."""
     if isinstance(value, str):
-        if value not in NAMED_FILLS:
-            raise ParameterError(unknown(parameter.name, value, NAMED_FILLS) + " (or a number, or an array)")
+        names = parameter.choices or NAMED_FILLS
+        if value not in names:
+            raise ParameterError(unknown(parameter.name, value, names) + " (or a number, or an array)")
         return value
+    array = _numbers(parameter, value).astype(np.float32)
+    return float(array) if array.ndim == 0 else array
+
+
+def _array(parameter: Parameter, value: Any) -> Any:
+    """None, one of the choices, or an array."""
+    if value is None:
+        return None
+    return _choice(parameter, value) if isinstance(value, str) else _numbers(parameter, value)
+
+
+def _numbers(parameter: Parameter, value: Any) -> NDArray[Any]:
     try:
-        array = np.asarray(value, np.float32)
+        array = np.asarray(value)
+        finite = bool(np.isfinite(array).all())
     except (TypeError, ValueError):
         raise ParameterError(f"{parameter.name}={value!r} is no number, name or array of numbers") from None
-    if not np.isfinite(array).all():
+    if not finite:
         raise ParameterError(f"{parameter.name} contains NaN or infinity")
-    return float(value) if array.ndim == 0 else array
+    return array
+
+
+_CHECKS: dict[str, Callable[[Parameter, Any], Any]] = {
+    "int": _number,
+    "float": _number,
+    "bool": _flag,
+    "size": _size,
+    "choice": _choice,
+    "image": _image,
+    "array": _array,
+    "layer": _name,
+}
 
 
 def from_text(parameter: Parameter, text: str) -> Any:
-    """The value that a command line's text stands for, checked."""
+    """The value that a command line's text stands for, checked; arrays come from .npy files."""
     try:
-        return check(parameter, float(text) if parameter.kind != "int" else int(text))
+        return check(parameter, _READ.get(parameter.kind, str)(text))
     except ValueError:
         if parameter.kind == "image":
-            return check(parameter, text)
+            return check(parameter, _named_or_file(text))
         raise ParameterError(f"{parameter.name}={text!r} is no {_KIND_WORDS[parameter.kind]}") from None
+
+
+def _flag_of(text: str) -> Any:
+    return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(text.casefold(), text)
+
+
+def _size_of(text: str) -> Any:
+    sides = [int(side) for side in text.replace("x", ",").split(",")]
+    return sides[0] if len(sides) == 1 else sides
+
+
+def _named_or_file(text: str) -> Any:
+    return read_array(Path(text)) if text.endswith(".npy") else text
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": _flag_of,
+    "size": _size_of,
+    "image": float,
+    "array": _named_or_file,
+}

@@ -1,6 +1,6 @@
 """The engine's one loop: run a graph over chunks of images and steps, add up, finish."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,18 +45,19 @@ def find_finish(name: str) -> Finish:
     return FINISH[name]
 
 
-def attribute(
-    sessions: Sessions, graph: Graph, feeds: Mapping[str, Feed], chunks: Iterable[Chunk], finish: Finish
-) -> Iterator[tuple[Chunk, NDArray[np.float32] | None]]:
-    """Runs every chunk; yields it, with the finished maps [n, T, …] of its images once their last step is added.
+def accumulate(
+    sessions: Sessions, graph: Graph, outputs: Sequence[str], feeds: Mapping[str, Feed], chunks: Iterable[Chunk]
+) -> Iterator[tuple[Chunk, list[NDArray[np.float64]] | None]]:
+    """Runs every chunk; yields it, with the sums of the outputs over its images' steps once the last is added.
 
     Chunks of the same images follow each other, so only one group's sums are held, in float64.
     """
-    total = norm = np.zeros((), np.float64)
+    sums: list[NDArray[np.float64]] = []
     for chunk in chunks:
-        term, weight = (np.asarray(part, np.float64) for part in _sums(sessions, graph, feeds, chunk))
-        total, norm = (term, weight) if chunk.first else (total + term, norm + weight)
-        yield chunk, finish(total, norm).astype(np.float32) if chunk.last else None
+        parts = sessions.run(graph, outputs, inputs_of(graph, feeds, chunk))
+        terms = [np.asarray(part, np.float64) for part in parts]
+        sums = terms if chunk.first else [total + term for total, term in zip(sums, terms, strict=True)]
+        yield chunk, sums if chunk.last else None
 
 
 def inputs_of(graph: Graph, feeds: Mapping[str, Feed], chunk: Chunk) -> dict[str, Array]:
@@ -69,7 +70,3 @@ def inputs_of(graph: Graph, feeds: Mapping[str, Feed], chunk: Chunk) -> dict[str
             )
         inputs[entry.name] = cast(feeds[entry.key].cut(chunk), entry.dtype)
     return inputs
-
-
-def _sums(sessions: Sessions, graph: Graph, feeds: Mapping[str, Feed], chunk: Chunk) -> list[Array]:
-    return sessions.run(graph, ("total", "norm"), inputs_of(graph, feeds, chunk))

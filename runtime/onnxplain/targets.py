@@ -34,6 +34,11 @@ class Chosen:
         weights = self.cotangents.reshape(*self.targets.shape, -1).astype(np.float64)
         return np.einsum("nto,no->nt", weights, scores.reshape(len(scores), -1)).astype(np.float32)
 
+    def at(self, images: NDArray[Any]) -> "Chosen":
+        """What is explained of the images of these numbers [M]."""
+        cotangents = None if self.cotangents is None else self.cotangents[images]
+        return Chosen(self.targets[images], self.several, cotangents)
+
     def names(self, labels: Sequence[str] | None) -> tuple[Any, ...]:
         """The targets' labels, for each image one or a tuple."""
         names = [tuple("cotangent" if t == FREE else name_of(int(t), labels) for t in row) for row in self.targets]

@@ -25,3 +25,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "masked": ("top", "left", "bottom", "right"),
 }
 """The columns of each graph's step table."""
+
+DIFFERENTIATED = frozenset({"gradient", "path", "noise"})
+"""The graphs that hold a backward pass to the explained value: no gradient, no graph."""
+
+PROVING = frozenset({"forward", "gradient"})
+"""The graphs that all others are proved against."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.array_files import read_arrays
+from onnxplain.array_files import read_array
 from onnxplain.bundle import EXPLAINS, Bundle
 from onnxplain.errors import ParameterError, PictureError, unknown
 from onnxplain.explainer import Explainer
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     explainer = Explainer(arguments.bundle, arguments.device, threads=arguments.threads, verify=not arguments.no_verify)
     methods = _methods(arguments.method, explainer.bundle)
     settings = _settings(explainer.bundle, methods, [*map(_pair, arguments.set), *arguments.parameters])
-    if arguments.score and not any(_takes_score(explainer.bundle, method) for method in methods):
+    if arguments.score and not any(explainer.takes_score(method) for method in methods):
         raise ParameterError(f"--score is for perturbation methods, not for {', '.join(methods)}")
     pictures = find_pictures(arguments.pictures)
     outcome = _Outcome()
@@ -152,7 +152,7 @@ def _explain_all(
         _targets(arguments.target),
         memory=arguments.memory,
         progress=True,
-        score=arguments.score if _takes_score(explainer.bundle, method) else None,
+        score=arguments.score if explainer.takes_score(method) else None,
         top=arguments.top,
         cotangent=_cotangent(arguments.cotangent),
         on_error=lambda name, error: outcome.bad.update({name: str(error)}),
@@ -167,16 +167,7 @@ def _explain_all(
 
 
 def _cotangent(file: Path | None) -> Any:
-    if file is None:
-        return None
-    content = read_arrays(file)
-    if isinstance(content, dict):
-        raise ParameterError(f"--cotangent {file}: a .npy file with one array is needed")
-    return content
-
-
-def _takes_score(bundle: Bundle, method: str) -> bool:
-    return bundle.graphs[bundle.methods[method].graph].takes("activated")
+    return None if file is None else read_array(file)
 
 
 def _report_bad(outcome: _Outcome) -> None:

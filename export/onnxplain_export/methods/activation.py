@@ -1,0 +1,3 @@
+"""Methods of the activation family: class activation maps at a feature layer."""
+
+ACTIVATION: dict[str, dict[str, object]] = {}

@@ -1,0 +1,3 @@
+"""Methods that are backward passes under another table of rules."""
+
+TABLES: dict[str, dict[str, object]] = {}
