@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnxplain.errors import ModelError
 from onnxplain_export.check.checking import refuse_undifferentiable
-from onnxplain_export.graphs import DIFFERENTIATED, GRAPHS, PROVING
+from onnxplain_export.graphs import DIFFERENTIATED, GRAPHS, PROVING, SHARING
 from onnxplain_export.methods import Methods, chosen_methods, graphs_of, were_named
 from onnxplain_export.normalize import Normalized
 
@@ -48,6 +48,8 @@ def build(normalized: Normalized, names: Sequence[str] | str | None) -> Built:
         try:
             built.models[graph] = make(normalized)
         except ModelError as error:
+            if graph in SHARING:
+                continue  # the engine repeats the forward pass for each target
             if were_named(names) or graph in PROVING:
                 raise
             built.leave_out(graph, str(error))
@@ -57,4 +59,5 @@ def build(normalized: Normalized, names: Sequence[str] | str | None) -> Built:
 def _needed(graph: str, methods: Methods) -> bool:
     """Whether a method runs the graph, or the proof of another graph needs it."""
     graphs = frozenset[str]().union(*map(graphs_of, methods.values()))
+    graph = SHARING.get(graph, graph)
     return graph in graphs or graph == "forward" or (graph == "gradient" and bool(graphs & DIFFERENTIATED))

@@ -145,7 +145,7 @@ class Work:
                 f"{self.method.name} takes gradients at pictures of its own, but this bundle takes them at "
                 f"{self.bundle.inside.name!r} inside the network; use integrated_gradients"
             )
-        graph, feeds = self.bundle.graphs["gradient"], self._feeds_at(rows, images)
+        graph, feeds = self._graph("gradient"), self._feeds_at(rows, images)
         parts = []
         for chunk in self._chunks(graph, 1, len(rows)):
             total, norm = self.sessions.run(graph, ("total", "norm"), inputs_of(graph, feeds, chunk))
@@ -172,7 +172,7 @@ class Work:
         self, graph: str | None, steps: Steps | None, given: Mapping[str, Array]
     ) -> tuple[Graph, Steps, Feeds]:
         """The graph, its steps, and all that it is fed."""
-        chosen = self.bundle.graphs[graph or self.method.graph]
+        chosen = self._graph(graph or self.method.graph)
         table = self.steps() if steps is None else np.asarray(steps, np.float32)
         if steps is None and (find_plan(self.method.plan).columns or ()) != (chosen.columns or ()):
             raise BundleError(
@@ -185,6 +185,11 @@ class Work:
         for role, values in given.items():
             feeds[role] = Feed(np.asarray(values), per_image=np.ndim(values) > 0 and len(values) == self.count)
         return chosen, table, feeds
+
+    def _graph(self, name: str) -> Graph:
+        """The graph, or its variant in which several targets share a forward pass."""
+        shared = self.bundle.graphs.get(f"{name}.targets") if self.chosen.count > 1 else None
+        return shared or self.bundle.graphs[name]
 
     def _feeds_at(self, rows: Array, images: Array) -> Feeds:
         """The model's inputs and targets for rows of one's own, those of the images of these numbers."""

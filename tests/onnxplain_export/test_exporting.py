@@ -211,7 +211,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_model_is_read(tmp
         export("/nowhere/net.onnx", tmp_path / "file" / "net.explain")
 
 
-@pytest.mark.parametrize("stage", ["write_graphs", "verify", "bytes_per_row", "write_description"])
+@pytest.mark.parametrize("stage", ["write_graphs", "verify", "describe_files", "write_description"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_an_interrupt_leaves_nothing_half_made(
     stage: str, overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

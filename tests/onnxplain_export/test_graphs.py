@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 import small_models
 from onnxplain.random import normal
-from onnxplain_export.graphs import COLUMNS, GRAPHS
+from onnxplain_export.graphs import GRAPHS
 from onnxplain_export.normalize import normalize
 from onnxplain_export.sources import read_source
 from small_models import head, model, node, random_weight
@@ -84,6 +84,7 @@ def run(
 def steps_of(graph: str, count: int = 4) -> np.ndarray:
     """Some steps [1, count, columns], all different."""
     rng = np.random.default_rng(0)
+    graph = graph.removesuffix(".targets")
     if graph == "path":
         table = rng.uniform(0.2, 1, (count, 2))
     elif graph == "noise":
@@ -97,7 +98,8 @@ def steps_of(graph: str, count: int = 4) -> np.ndarray:
 
 
 def stepped(layouts: tuple[str, ...] = LAYOUTS):
-    return [(layout, graph) for graph in COLUMNS for layout in layouts if (layout, graph) != ("table", "masked")]
+    graphs = ("path", "noise", "masked", "path.targets", "noise.targets")
+    return [(layout, graph) for graph in graphs for layout in layouts if (layout, graph) != ("table", "masked")]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -130,6 +132,7 @@ def expected(layout: str, graph: str, images: np.ndarray, steps: np.ndarray) -> 
     """total and norm by numpy, step by step, with the gradient and forward graphs alone."""
     if graph == "masked":
         return expected_masked(layout, images, steps)
+    graph = graph.removesuffix(".targets")
     total, norm = 0, 0
     sigma = np.linspace(0.1, 0.3, 3, dtype=np.float32).reshape(-1, *[1] * (images.ndim - 1))
     for k in range(steps.shape[1]):

@@ -27,6 +27,9 @@ PROOFS = {
     "missing": "random directions find nothing that the gradient lacks",
     "path": "sums along a path agree with the gradient",
     "noise": "sums over noise agree with the gradient",
+    "gradient.targets": "targets that share a forward pass get the gradients that they get alone",
+    "path.targets": "so do their sums along a path",
+    "noise.targets": "so do their sums over noise",
     "masked": "masked images get the scores that they should",
 }
 

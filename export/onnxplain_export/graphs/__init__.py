@@ -1,6 +1,7 @@
 """The graphs of a bundle, one file each; every method is a table of steps run through one of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 
 import onnx_ir as ir
 
@@ -9,9 +10,8 @@ from onnxplain_export.graphs.gradient import gradient
 from onnxplain_export.graphs.masked import masked
 from onnxplain_export.graphs.noise import noise
 from onnxplain_export.graphs.path import path
-from onnxplain_export.normalize import Normalized
 
-GRAPHS: Mapping[str, Callable[[Normalized], ir.Model]] = {
+GRAPHS: dict[str, Callable[..., ir.Model]] = {
     "forward": forward,
     "gradient": gradient,
     "path": path,
@@ -19,7 +19,7 @@ GRAPHS: Mapping[str, Callable[[Normalized], ir.Model]] = {
     "masked": masked,
 }
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
+COLUMNS: dict[str, tuple[str, ...]] = {
     "path": ("alpha", "weight"),
     "noise": ("draw", "alpha", "weight", "multiply"),
     "masked": ("top", "left", "bottom", "right"),
@@ -28,6 +28,12 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 DIFFERENTIATED = frozenset({"gradient", "path", "noise"})
 """The graphs that hold a backward pass to the explained value: no gradient, no graph."""
+
+SHARING = {f"{name}.targets": name for name in ("gradient", "path", "noise")}
+"""The graphs in which several targets of an image share its forward pass, and those that they stand in for."""
+
+GRAPHS.update({name: partial(GRAPHS[plain], shares=True) for name, plain in SHARING.items()})
+COLUMNS.update({name: COLUMNS[plain] for name, plain in SHARING.items() if plain in COLUMNS})
 
 PROVING = frozenset({"forward", "gradient"})
 """The graphs that all others are proved against."""

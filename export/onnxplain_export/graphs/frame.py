@@ -13,6 +13,7 @@ import onnx_ir.passes.common as passes
 
 from onnxplain_export.autodiff import differentiate, reads
 from onnxplain_export.emitter import OPSET, Dim, Emitter, copied, dims
+from onnxplain_export.graphs.sharing import repeat_rows
 from onnxplain_export.normalize import BATCH, Normalized, named_value
 from onnxplain_export.normalize.precision import forget_types
 from onnxplain_export.normalize.scores import EXPLAINED
@@ -28,7 +29,8 @@ class Frame:
 
     `inputs` are the graph's own: those of the model, the image first; `entries` is where the network takes each.
     `value` [N, *shape] is what the graph works on, of the N images: the image, or a value inside the network. `entry`
-    is where the network goes on from it, and `rows` what is fed there.
+    is where the network goes on from it, and `rows` what is fed there. Where the frame `shares`, an image's `targets`
+    ([1], their number) share its rows; `roots` are all rows that enter, those of the other inputs too.
     """
 
     normalized: Normalized
@@ -41,6 +43,9 @@ class Frame:
     entry: ir.Value
     scores: ir.Value
     rows: ir.Value | None = None
+    shares: bool = False
+    targets: ir.Value | None = None
+    roots: tuple[ir.Value, ...] = ()
 
     @property
     def graph(self) -> ir.Graph:
@@ -81,9 +86,13 @@ def open_frame(normalized: Normalized) -> Frame:
     return Frame(normalized, model, op, inputs, entries, inputs[0], normalized.image_shape, entries[0], scores)
 
 
-def open_at_value(normalized: Normalized) -> Frame:
-    """A frame that works on the explained value; one inside the network is computed once for each image."""
+def open_at_value(normalized: Normalized, shares: bool = False) -> Frame:
+    """A frame that works on the explained value; one inside the network is computed once for each image.
+
+    With `shares`, an image's targets share its forward pass: see sharing.py.
+    """
     frame = open_frame(normalized)
+    frame.shares = shares
     if normalized.inside:
         frame.entry, frame.shape = named_value(frame.graph, normalized.value), normalized.value_shape
         frame.value = _head(frame)
@@ -120,9 +129,13 @@ def _leading_to(value: ir.Value) -> set[ir.Node]:
 
 
 def enter(frame: Frame, points: ir.Value, chosen: ir.Value) -> None:
-    """Feeds `points` [N, K, …] to the network as rows, repeated for each of the T targets of `chosen`."""
+    """Feeds `points` [N, K, …] to the network as rows, repeated for each of the T targets of `chosen` unless shared."""
     op = frame.op
     steps, targets = op.Shape(points, start=1, end=2), op.Shape(chosen, start=1, end=2)
+    frame.targets = targets
+    if frame.shares:
+        connect(frame, op.Reshape(points, [-1, *frame.shape]), [steps])
+        return
     wide = op.Concat([1, 1], targets, [1] * frame.rank, axis=0)
     rows = op.Reshape(op.Expand(op.Unsqueeze(points, [2]), wide), [-1, *frame.shape])
     connect(frame, rows, [steps, targets])
@@ -142,7 +155,7 @@ def connect(frame: Frame, rows: ir.Value, times: Sequence[ir.Value] = ()) -> Non
         for value, entry in zip(frame.inputs, frame.entries, strict=True)
         if entry is not frame.entry
     ]
-    frame.rows = rows
+    frame.rows, frame.roots = rows, (rows, *repeated)
     forget_types_but(frame.model, [rows, *repeated])
     infer_shapes(frame.model)
 
@@ -199,7 +212,12 @@ def gradient_at_rows(frame: Frame, cotangent: ir.Value, rules: RuleTable = STAND
         raise RuntimeError("the network's rows aren't connected")
     cotangent.shape = frame.scores.shape
     cotangent.type = ir.TensorType(ir.DataType.FLOAT)
-    return differentiate(frame.graph, frame.scores, [rows], cotangent, rules)[0]
+    forward = list(frame.graph)
+    found = differentiate(frame.graph, frame.scores, [rows], cotangent, rules)[0]
+    if frame.shares and frame.targets is not None:
+        infer_shapes(frame.model)
+        repeat_rows(frame.op, forward, frame.roots, cotangent, found, frame.targets)
+    return found
 
 
 def split_rows(frame: Frame, value: ir.Value, chosen: ir.Value, steps: ir.Value | None) -> ir.Value:

@@ -16,9 +16,9 @@ from onnxplain_export.normalize import BATCH, Normalized
 from onnxplain_export.vjp import STANDARD, RuleTable
 
 
-def gradient(normalized: Normalized, rules: RuleTable = STANDARD) -> ir.Model:
+def gradient(normalized: Normalized, rules: RuleTable = STANDARD, shares: bool = False) -> ir.Model:
     """total [N, T, …] = ∂ scores[target] / ∂ value, or of ⟨cotangent, scores⟩; norm is 1."""
-    frame = open_at_value(normalized)
+    frame = open_at_value(normalized, shares)
     op = frame.op
     chosen = chosen_input(frame)
     enter(frame, per_image(frame, frame.value), chosen)

@@ -1,4 +1,4 @@
-"""Gradients at noisy points: SmoothGrad, and SmoothGrad of integrated gradients.
+"""Gradients at noisy points: SmoothGrad, its squared and variance forms, and SmoothGrad of integrated gradients.
 
 Smilkov et al.: SmoothGrad: removing noise by adding noise (2017, arXiv:1706.03825).
 """
@@ -23,12 +23,13 @@ from onnxplain_export.normalize import BATCH, Normalized
 from onnxplain_export.vjp import STANDARD, RuleTable
 
 
-def noise(normalized: Normalized, rules: RuleTable = STANDARD) -> ir.Model:
+def noise(normalized: Normalized, rules: RuleTable = STANDARD, shares: bool = False) -> ir.Model:
     """total = Σ_k w_k g(b + α_k (x̃_k − b)) · f_k with x̃_k = x + σ z_k and f_k = x̃_k − b where `multiply` is 1, else 1.
 
-    z_k depends on (seed, draw, element) alone; norm = Σ_k w_k.
+    z_k depends on (seed, draw, element) alone; norm = Σ_k w_k. squares = Σ_k w_k² g_k² f_k², the sum of the squares of
+    total's terms: with weights of 1, what the second moment of the gradient needs.
     """
-    frame = open_at_value(normalized)
+    frame = open_at_value(normalized, shares)
     op = frame.op
     chosen = chosen_input(frame)
     steps = frame.input("steps", ["S", "K", 4])
@@ -46,4 +47,5 @@ def noise(normalized: Normalized, rules: RuleTable = STANDARD) -> ir.Model:
     terms = op.Mul(split_rows(frame, rows, chosen, steps), op.Unsqueeze(factor, [2]))
     frame.output("total", op.ReduceSum(terms, [1], keepdims=0), [BATCH, "T", *frame.shape])
     frame.output("norm", weight_norm(frame, weight), ["S", 1, *[1] * frame.rank])
+    frame.output("squares", op.ReduceSum(op.Mul(terms, terms), [1], keepdims=0), [BATCH, "T", *frame.shape])
     return close_frame(frame, "noise")

@@ -22,9 +22,9 @@ from onnxplain_export.normalize import BATCH, Normalized
 from onnxplain_export.vjp import STANDARD, RuleTable
 
 
-def path(normalized: Normalized, rules: RuleTable = STANDARD) -> ir.Model:
+def path(normalized: Normalized, rules: RuleTable = STANDARD, shares: bool = False) -> ir.Model:
     """total = (x − b) · Σ_k w_k g(b + α_k (x − b)), norm = Σ_k w_k."""
-    frame = open_at_value(normalized)
+    frame = open_at_value(normalized, shares)
     op = frame.op
     chosen = chosen_input(frame)
     steps = frame.input("steps", ["S", "K", 2])

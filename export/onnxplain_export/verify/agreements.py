@@ -1,12 +1,14 @@
 """Every other graph of a bundle against numpy's account of it, fed by the gradient and the forward graph."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from onnxplain.activations import activate
 from onnxplain.random import normal
+from onnxplain_export.graphs import SHARING
 from onnxplain_export.verify.proof import Array, Proof, relative, worst
 
 TOLERANCE = 1e-4
@@ -84,12 +86,36 @@ def masked(proof: Proof) -> dict[str, Any]:
     return {"error": worst(errors), "tolerance": TOLERANCE, "images": len(images)}
 
 
+def sharing(name: str, proof: Proof) -> dict[str, Any]:
+    """A graph in which an image's targets share its forward pass, against the one that repeats it."""
+    values, chosen = proof.values[TWO], proof.chosen[TWO]
+    feeds = {
+        proof.chosen_name: chosen,
+        "steps": STEPS[None]
+        if name == "path"
+        else np.array([[[DRAWS[0], 1, 1, 0], [DRAWS[1], 0.5, 2, 1]]], np.float32),
+        "baseline": np.full([1] * values.ndim, 0.1 * float(np.std(values)), np.float32),
+        "sigma": np.full(2, 0.2 * np.std(values), np.float32),
+        "seed": np.array([SEED], np.int64),
+    }
+    given = {entry.name for entry in proof.sessions[name].get_inputs()}
+    used = {role: value for role, value in feeds.items() if role in given}
+    plain, shared = (proof.run(graph, ["total", "norm"], TWO, **used) for graph in (name, f"{name}.targets"))
+    error = worst([relative(ours, theirs) for ours, theirs in zip(shared, plain, strict=True)])
+    return {"error": error, "tolerance": TOLERANCE, "images": len(values)}
+
+
 def _forward(proof: Proof, images: Array) -> Array:
     """The forward graph's scores of other images."""
     return proof.run("forward", ["scores"], TWO, **{proof.normalized.image: images.astype(np.float32)})[0]
 
 
-AGREEMENTS: Mapping[str, Callable[[Proof], dict[str, Any]]] = {"path": path, "noise": noise, "masked": masked}
+AGREEMENTS: Mapping[str, Callable[[Proof], dict[str, Any]]] = {
+    "path": path,
+    "noise": noise,
+    "masked": masked,
+    **{name: partial(sharing, plain) for name, plain in SHARING.items()},
+}
 
 
 def _compared(

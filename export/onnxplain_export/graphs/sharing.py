@@ -1,0 +1,101 @@
+"""Several targets of an image share its forward pass: only what the reverse pass reads of it is repeated.
+
+The network runs on N·K rows and the reverse pass on N·K·T. What depends on the rows alone (the forward pass, but also
+the masks and slopes that rules make of it) is computed once for each row, and repeated where it meets a cotangent.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxplain.errors import NoGradientError
+from onnxplain_export.autodiff import FLOATS, describe, reads
+from onnxplain_export.emitter import Emitter, attribute, dims, subgraphs
+
+
+def repeat_rows(
+    op: Emitter,
+    forward: Iterable[ir.Node],
+    roots: Sequence[ir.Value],
+    cotangent: ir.Value,
+    result: ir.Value,
+    targets: ir.Value,
+) -> None:
+    """Repeats what depends on `roots` [rows, …] `targets` ([1]) times where it meets the `cotangent` on to `result`.
+
+    `forward` are the nodes that were there before the reverse pass. All are in topological order, shapes inferred.
+    NoGradientError where something that is to be repeated doesn't begin with the rows' axis.
+    """
+    needed = _leading(list(op.graph), result)
+    nodes = [node for node in op.graph if node in needed]
+    there = set(forward)
+    of_rows = _depending(nodes, roots)
+    # What the reverse pass counts with a shape counts its own rows.
+    shapes = [n.outputs[0] for n in nodes if n.op_type == "Shape" and n not in there and n.inputs[0] in of_rows]
+    late = _depending(nodes, [cotangent, *shapes])
+    repeating = _Repeating(op, op.Shape(roots[0], start=0, end=1), targets)
+    repeated: dict[ir.Value, ir.Value] = {}
+    for shape in [shape for shape in shapes if shape.producer().inputs[0] not in late]:
+        repeating.lengthen(shape)
+    for node in nodes:
+        if node.op_type == "Shape" or not any(output in late for output in node.outputs):
+            continue
+        if any(value in of_rows for body in subgraphs(node) for held in body.all_nodes() for value in held.inputs):
+            raise NoGradientError(f"{describe(node)} reads the forward pass from inside a branch or a body")
+        for index, value in enumerate(node.inputs):
+            if value is not None and value in of_rows and value not in late:
+                if value not in repeated:
+                    repeated[value] = repeating.repeated(value, node)
+                node.replace_input_with(index, repeated[value])
+        for output in node.outputs:
+            output.shape = None  # inferred again when the graph is closed
+
+
+def _depending(nodes: Sequence[ir.Node], roots: Iterable[ir.Value]) -> set[ir.Value]:
+    found = set(roots)
+    for node in nodes:
+        if any(value in found for value in reads(node)):
+            found.update(node.outputs)
+    return found
+
+
+def _leading(nodes: Sequence[ir.Node], result: ir.Value) -> set[ir.Node]:
+    """The nodes that `result` is computed by; a rule may have emitted others."""
+    wanted, found = {result}, set()
+    for node in reversed(nodes):
+        if any(output in wanted for output in node.outputs):
+            found.add(node)
+            wanted.update(value for value in reads(node) if value is not None)
+    return found
+
+
+@dataclass(frozen=True)
+class _Repeating:
+    """How values are repeated: `rows` and `targets` are their numbers at run time, each [1]."""
+
+    op: Emitter
+    rows: ir.Value
+    targets: ir.Value
+
+    def repeated(self, value: ir.Value, reader: ir.Node) -> ir.Value:
+        """[rows·m, …] → [rows·T·m, …], the m entries of a row staying together."""
+        axes, op = dims(value), self.op
+        if not axes or isinstance(axes[0], int) or not all(isinstance(axis, int) for axis in axes[1:]):
+            raise NoGradientError(f"{describe(reader)} reads {value.name!r} {axes}, which doesn't begin with the rows")
+        if len(axes) == 1 and value.dtype not in FLOATS:
+            raise NoGradientError(f"{describe(reader)} reads {value.name!r}, a shape or places counted over all rows")
+        apart = op.Reshape(value, op.Concat(self.rows, [1, -1], axis=0))
+        wide = op.Expand(apart, op.Concat([1], self.targets, [1], axis=0))
+        return op.Reshape(wide, [-1, *(int(str(axis)) for axis in axes[1:])])
+
+    def lengthen(self, shape: ir.Value) -> None:
+        """Makes all who read a value's shape read the one that it will have: its first axis T times as long."""
+        node, axes, op = shape.producer(), dims(shape), self.op
+        if node is None or attribute(node, "start", 0) != 0 or not axes or not isinstance(axes[0], int):
+            raise NoGradientError(f"the reverse pass reads a part of the shape {shape.name!r}")
+        readers = list(shape.uses())
+        factors = self.targets if axes[0] == 1 else op.Concat(self.targets, [1] * (axes[0] - 1), axis=0)
+        longer = op.Mul(shape, factors)
+        for reader, index in readers:
+            reader.replace_input_with(index, longer)

@@ -1,0 +1,96 @@
+"""Several targets of an image share its forward pass, and get the maps that they get alone."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+import networks
+import other_networks
+import small_models
+from onnxplain import Explainer
+from onnxplain.errors import NoGradientError
+from onnxplain_export import export
+from onnxplain_export.graphs import SHARING
+from onnxplain_export.graphs.gradient import gradient
+from onnxplain_export.normalize import normalize
+from onnxplain_export.sources import read_source
+
+METHODS = ("gradient", "smoothgrad", "integrated_gradients", "smoothgrad_integrated")
+TARGETS = [[0, 3, 1], [2, 2, 0]]
+
+
+def of_torch(module: torch.nn.Module, *example: torch.Tensor) -> ir.Model:
+    return read_source(module, example if len(example) > 1 else example[0])
+
+
+NETWORKS = {
+    "residual": lambda: of_torch(networks.resnet18(5), torch.zeros(1, 3, 33, 40)),
+    "depthwise": lambda: of_torch(networks.mobile_net(5), torch.zeros(1, 3, 32, 32)),
+    "attention": lambda: of_torch(networks.vision_transformer(), torch.zeros(1, 3, 64, 64)),
+    "two inputs": lambda: of_torch(other_networks.PictureAndAge(), torch.zeros(1, 3, 16, 16), torch.zeros(1, 5)),
+}
+
+
+def both(name: str) -> tuple[ir.Model, ir.Model]:
+    normalized = normalize(NETWORKS[name]())
+    return gradient(normalized), gradient(normalized, shares=True)
+
+
+def feeds_of(model: ir.Model, count: int, targets: np.ndarray) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    feeds = {"target": targets}
+    for value in model.graph.inputs[: -1]:
+        shape = [count, *(int(axis) for axis in list(value.shape)[1:])]
+        feeds[value.name] = rng.standard_normal(shape).astype(np.float32)
+    return feeds
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_gradients_are_those_of_each_target_alone(name: str, count: int) -> None:
+    plain, shared = both(name)
+    targets = np.array([[0, 3, 1], [2, 2, 0], [1, 0, 0]])[:count]
+    feeds = feeds_of(plain, count, targets)
+    (expected,) = small_models.session(ir.to_proto(plain)).run(["total"], feeds)
+    (found,) = small_models.session(ir.to_proto(shared)).run(["total"], feeds)
+    assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("name", ["residual", "attention"])
+def test_the_forward_pass_runs_once_for_each_image(name: str) -> None:
+    _, shared = both(name)
+    rows = next(v for node in shared.graph for v in node.outputs if str(v.name).endswith("/rows"))
+    shared.graph.outputs.append(rows)
+    feeds = feeds_of(shared, 2, np.array(TARGETS))
+    (found,) = small_models.session(ir.to_proto(shared)).run([str(rows.name)], feeds)
+    assert len(found) == 2
+
+
+def test_a_network_that_cannot_share_says_where() -> None:
+    recurrent = torch.nn.LSTM(4, 6, batch_first=True)
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent, self.head = recurrent, torch.nn.Linear(6, 5)
+
+        def forward(self, series: torch.Tensor) -> torch.Tensor:
+            return self.head(self.recurrent(series)[0][:, -1])
+
+    normalized = normalize(of_torch(Network(), torch.zeros(1, 7, 4)))
+    with pytest.raises(NoGradientError, match="begin with the rows|shape"):
+        gradient(normalized, shares=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_of_several_targets_are_those_of_each(method: str, tmp_path: Path) -> None:
+    explainer = Explainer(export(small_models.classifier(), tmp_path / "net.explain"))
+    assert set(SHARING) <= set(explainer.bundle.graphs)
+    images = small_models.images(*(int(axis) for axis in explainer.bundle.image.shape[1:]), count=2)
+    together = explainer.explain(images, method, TARGETS).attribution
+    for index in range(3):
+        alone = explainer.explain(images, method, [targets[index] for targets in TARGETS]).attribution
+        assert np.linalg.norm(together[:, index] - alone) <= 1e-5 * np.linalg.norm(alone)
