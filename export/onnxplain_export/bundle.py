@@ -83,19 +83,26 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 def write_graphs(folder: Path, models: Mapping[str, ir.Model]) -> list[dict[str, Any]]:
     """Writes every graph to NAME.onnx and each distinct large weight once to weights.data (page-aligned).
 
-    Returns what lies there: name (in the first graph that has it), offset, shape and dtype of each tensor, in order.
+    Returns what lies there, in the order of first use: name (in the first graph that has it), offset, shape and dtype.
     """
     tensors: list[dict[str, Any]] = []
     with (folder / WEIGHTS).open("wb") as file:
         places: dict[str, tuple[int, int]] = {}
         for model in models.values():
-            for value in model.graph.initializers.values():
+            for value in _by_first_use(model.graph):
                 tensors += _move_out(value, file, places, folder)
     for name, model in models.items():
         ir.save(model, folder / f"{name}.onnx")
     if not places:
         (folder / WEIGHTS).unlink()
     return tensors
+
+
+def _by_first_use(graph: ir.Graph) -> list[ir.Value]:
+    """The initializers in the order in which nodes read them; what only bodies and branches read comes last."""
+    read = dict.fromkeys(value for node in graph for value in node.inputs if value is not None)
+    own = dict.fromkeys(graph.initializers.values())
+    return [*(value for value in read if value in own), *(value for value in own if value not in read)]
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:

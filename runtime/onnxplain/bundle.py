@@ -144,11 +144,15 @@ class Method:
     parameters: Mapping[str, Parameter]
     loop: str = "sum"
     beside: tuple[str, ...] = ()
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle's description; `sha256` is that of explainer.json, which holds the hashes of all other files."""
+    """A bundle's description; `sha256` is that of explainer.json, which holds the hashes of all other files.
+
+    `left_out` says of methods that were wanted why the network doesn't allow them.
+    """
 
     path: Path
     sha256: str
@@ -164,6 +168,7 @@ class Bundle:
     weights: tuple[str, str] | None
     graphs: Mapping[str, Graph]
     methods: Mapping[str, Method]
+    left_out: Mapping[str, str]
     layers: tuple[Layer, ...]
     verification: Mapping[str, Any]
 
@@ -253,6 +258,7 @@ def _bundle(folder: Path, sha256: str, data: dict[str, Any]) -> Bundle:
         weights=(weights["file"], weights["sha256"]) if weights else None,
         graphs=_table(data["graphs"], _graph),
         methods=_table(data["methods"], _method),
+        left_out=data.get("left_out") or {},
         layers=tuple(map(_layer, data.get("layers") or ())),
         verification=data.get("verification") or {},
     )
@@ -314,6 +320,7 @@ def _method(name: str, data: dict[str, Any]) -> Method:
         parameters=_table(data["parameters"], _parameter),
         loop=data.get("loop", "sum"),
         beside=tuple(data.get("beside", ())),
+        about=data.get("about", ""),
     )
 
 

@@ -1,4 +1,4 @@
-"""The command `onnxplain`: explain and info here, export and check from `onnxplain_export` where that is installed."""
+"""The command `onnxplain`; what makes bundles comes from `onnxplain_export`, where that is installed."""
 
 import argparse
 import importlib
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from onnxplain.commands import explain, info
+from onnxplain.commands import compare, evaluate, explain, info
 from onnxplain.errors import OnnxplainError
 from onnxplain.messages import say
 from onnxplain.version import __version__
@@ -50,6 +50,8 @@ def _run(arguments: list[str]) -> int:
             commands.add_parser(name, help=text)  # for --help alone
     explain.add_command(commands)
     info.add_command(commands)
+    compare.add_command(commands)
+    evaluate.add_command(commands)
     # A method's parameters are known only once its bundle is read, so they are set aside before argparse sees them.
     parameters: list[tuple[str, str]] = []
     if arguments and arguments[0] == "explain":

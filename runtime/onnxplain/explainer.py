@@ -213,7 +213,7 @@ class Explainer:
 
     def takes_score(self, method: str) -> bool:
         """Whether a method can explain the logit as well as the probability: it takes scores, not gradients."""
-        entry = self.bundle.methods[method]
+        entry = self.bundle.methods[split_method(method, None)[0]]
         return self.bundle.graphs[entry.graph].takes("activated") or entry.loop in SCORING
 
     def _rows_per_run(self, graph: Graph, memory: float | str | None, targets: int = 1) -> int:

@@ -64,6 +64,17 @@ def range_of(parameter: Parameter) -> str:
     return f"at most {high}" if high is not None else "any number"
 
 
+def values_of(parameter: Parameter) -> str:
+    """What the parameter may be, as a person would say it."""
+    if parameter.kind == "image":
+        return f"a number, an array or {', '.join(parameter.choices or NAMED_FILLS)}"
+    if parameter.kind == "array":
+        return ", ".join(("an array", *parameter.choices))
+    if parameter.kind == "layer":
+        return "a layer of the bundle"
+    return "true, false" if parameter.kind == "bool" else range_of(parameter)
+
+
 def _size(parameter: Parameter, value: Any) -> int | tuple[int, int]:
     if not isinstance(value, list | tuple | np.ndarray):
         return int(_number(parameter, value))

@@ -1,11 +1,12 @@
-"""The frame of a report: page and style, for `string.Template`."""
+"""The frame of a page that stands alone, for `string.Template`, and its style."""
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'$policy">
 <meta name="generator" content="onnxplain">
 <title>$title</title>
 <style>$style</style>
@@ -17,17 +18,18 @@ PAGE = """<!DOCTYPE html>
 $introduction
 $legend
 </header>
-$sections
+$body
 </main>
 <footer><dl>$provenance</dl></footer>
-</body>
+$script</body>
 </html>
 """
 
 LEGEND = """<div class="legend"><span>little influence</span>
 <i style="background:linear-gradient(90deg, $stops)"></i><span>strong influence</span></div>"""
 
-STYLE = """
+# What every page has: colours by day and night, text, pictures, the legend and the foot.
+BASE_STYLE = """
 :root {
   color-scheme: light dark;
   --page: #f6f5f2; --card: #ffffff; --ink: #1d1c1a; --quiet: #66625b; --line: #e2dfd8; --accent: #b5432a;
@@ -55,7 +57,23 @@ p { max-width: 46rem; margin: 0 0 .8rem; }
 .note { font-size: .86rem; margin: .2rem 0 0; }
 .legend { display: flex; align-items: center; gap: .7rem; margin-top: 1.4rem; font-size: .82rem; color: var(--quiet); }
 .legend i { width: 12rem; max-width: 40vw; height: .6rem; border-radius: .3rem; }
+img { display: block; width: 100%; height: auto; border-radius: 8px; background: var(--track); }
+img.small { image-rendering: pixelated; }
 
+footer { border-top: 1px solid var(--line); margin-top: 3.5rem; padding-top: 1.2rem; padding-bottom: 3rem;
+  font-size: .8rem; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15rem 1.2rem; margin: 0;
+  color: var(--quiet); }
+dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+@media (max-width: 40rem) {
+  .top { padding-top: 1.8rem; }
+  dl { grid-template-columns: minmax(0, 1fr); }
+  dd { margin-bottom: .4rem; }
+}
+"""
+
+# A report's own cards, rows, maps and tables.
+REPORT_STYLE = """
 article {
   background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 1.1rem 1.25rem 1.25rem;
   margin: 1.1rem 0; break-inside: avoid;
@@ -65,8 +83,6 @@ article {
 .row + .row { border-top: 1px solid var(--line); margin-top: 1.1rem; padding-top: 1.1rem; }
 .maps { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: .8rem; align-items: start; }
 figure { margin: 0; max-width: 16rem; }
-img { display: block; width: 100%; height: auto; border-radius: 8px; background: var(--track); }
-img.small { image-rendering: pixelated; }
 figcaption { font-size: .8rem; line-height: 1.35; margin-top: .4rem; overflow-wrap: anywhere; }
 figcaption small { display: block; font-size: .95em; opacity: .85; }
 
@@ -93,23 +109,14 @@ tbody th { font-weight: 500; }
 .share .value { display: block; }
 .share .bar { display: block; }
 
-footer { border-top: 1px solid var(--line); margin-top: 3.5rem; padding-top: 1.2rem; padding-bottom: 3rem;
-  font-size: .8rem; }
-dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15rem 1.2rem; margin: 0;
-  color: var(--quiet); }
-dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-
 @media (max-width: 60rem) {
   .row { grid-template-columns: minmax(0, 1fr); gap: .8rem; }
   .says { max-width: 22rem; }
 }
 @media (max-width: 40rem) {
-  .top { padding-top: 1.8rem; }
   .sight { grid-template-columns: minmax(0, 1fr); }
   .seen { max-width: 11.5rem; }
   .maps { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  dl { grid-template-columns: minmax(0, 1fr); }
-  dd { margin-bottom: .4rem; }
 }
 @media print { body { background: #fff; } article, .table { border-color: #ccc; } }
 """

@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.bundle import Bundle
+from onnxplain.display.from_results import MOST_ROWS, notebook_rows
+from onnxplain.display.notebook import notebook_html, notebook_png
 from onnxplain.errors import ParameterError
-from onnxplain.heatmap import colours, heatmap, overlay, overlay_original
+from onnxplain.heatmap import HEATMAP_PRESETS, at_size, heatmap, overlay, overlay_original, signed_map
 from onnxplain.images import SPATIAL, Image
-from onnxplain.pictures import png_bytes, read_picture
+from onnxplain.pictures import read_picture
+from onnxplain.presets import split_method
 from onnxplain.runtime import onnxruntime
 from onnxplain.version import __version__
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
-
-# A notebook's cell shows no more images than this.
-MOST_SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -86,11 +86,28 @@ class Result:
         found = maps.sum(axis=-1) if self.measures == "contribution" else np.linalg.norm(maps, axis=-1)
         return found.astype(np.float32)
 
-    def heatmap(self) -> Array:
-        """Maps to look at, float32 [N, H, W] in 0..1: the sum of |a| over channels, from minimum to 99th percentile."""
-        if self.layout not in SPATIAL or self.attribution.ndim < 4:
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the maps have rows and columns, so that they can be drawn."""
+        return self.layout in SPATIAL and self.attribution.ndim - self.targets.ndim == 3
+
+    def heatmap(self, **options: Any) -> Array:
+        """Maps to look at, float32 [N, H, W] in 0..1: the sum of |a| over channels, from minimum to 99th percentile.
+
+        Where the result was made under a preset, its system's way of drawing holds. `options` (percentile, statistic,
+        reduction) are those of onnxplain.heatmap.heatmap.
+        """
+        _, preset = split_method(self.method, None)
+        return heatmap(self.attribution, self._drawable(), **{**HEATMAP_PRESETS.get(preset or "", {}), **options})
+
+    def signed(self, percentile: float = 99.0) -> Array:
+        """Maps with their sign, float32 [N, H, W] in −1..1: what speaks for the target and what against it."""
+        return signed_map(self.attribution, self._drawable(), percentile=percentile)
+
+    def _drawable(self) -> str:
+        if not self.has_pictures:
             raise ParameterError("this network's input is no picture, so there is nothing to draw; use .attribution")
-        return heatmap(self.attribution, self.layout)
+        return str(self.layout)
 
     @overload
     def overlay(self, original: Literal[False] = False) -> Pixels: ...
@@ -108,16 +125,15 @@ class Result:
         drawn = [_draw_each(image, heat, original) for image, heat in zip(self.images, self.heatmap(), strict=True)]
         return drawn if original else np.stack(drawn)
 
-    def _repr_png_(self) -> bytes:
+    def _repr_html_(self) -> str | None:
         """For notebooks: a line for each image, the picture as the network saw it and then its overlays."""
-        lines = []
-        for image, heat in zip(self.images[:MOST_SHOWN], self.heatmap()[:MOST_SHOWN], strict=True):
-            maps = list(heat) if heat.ndim == 3 else [heat]
-            if image.seen is None:
-                lines.append(np.hstack([colours(one) for one in maps]))
-            else:
-                lines.append(np.hstack([image.seen, *(overlay(image.seen, one) for one in maps)]))
-        return png_bytes(np.vstack(lines))
+        if not self.has_pictures:
+            return None
+        return notebook_html(notebook_rows(self), repr(self), max(0, len(self) - MOST_ROWS))
+
+    def _repr_png_(self) -> bytes | None:
+        """The same as a picture, for what shows no HTML."""
+        return notebook_png(notebook_rows(self)) if self.has_pictures else None
 
 
 def _draw_each(image: Image, heat: Array, original: bool) -> Pixels:
@@ -138,7 +154,7 @@ def _draw(image: Image, heat: Array, original: bool) -> Pixels:
     height, width = image.seen.shape[:2]
     if heat.shape == (height, width):
         return overlay(image.seen, heat)
-    return overlay_original(image.seen, heat, (0, 0, height, width))  # a feature layer's map, enlarged
+    return overlay(image.seen, at_size(heat, height, width))
 
 
 def provenance(

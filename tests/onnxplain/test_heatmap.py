@@ -4,7 +4,21 @@ import numpy as np
 import pytest
 
 from onnxplain.errors import ParameterError
-from onnxplain.heatmap import COLOUR_MAPS, colours, heatmap, overlay, overlay_original, signed_picture
+from onnxplain.heatmap import (
+    COLOUR_MAPS,
+    HEATMAP_PRESETS,
+    STATISTICS,
+    at_size,
+    colours,
+    diverging,
+    heatmap,
+    overlay,
+    overlay_original,
+    reduced,
+    signed_map,
+    signed_overlay,
+    signed_picture,
+)
 from onnxplain.preprocessing import override, prepare, preset_steps
 
 rng = np.random.default_rng(0)
@@ -156,3 +170,121 @@ def test_a_signed_map_is_red_for_the_target_blue_against_and_white_for_neither()
     assert red[0] > red[2] + 50
     assert blue[2] > blue[0] + 50
     assert (white == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [
+        ("absolute_sum", lambda a: np.abs(a[0]) + np.abs(a[1]) + np.abs(a[2])),
+        ("absolute_maximum", lambda a: np.maximum(np.maximum(np.abs(a[0]), np.abs(a[1])), np.abs(a[2]))),
+        ("signed_sum", lambda a: a[0] + a[1] + a[2]),
+        ("mean", lambda a: (a[0] + a[1] + a[2]) / 3),
+    ],
+)
+def test_channels_become_one_number_as_the_reduction_says(reduction, expected):
+    attribution = rng.normal(size=(3, 7, 9))
+    np.testing.assert_allclose(reduced(attribution, "NCHW", reduction), expected(attribution), rtol=1e-12)
+    heat = heatmap(attribution, reduction=reduction, percentile=100)
+    order = np.argsort(expected(attribution).ravel())
+    np.testing.assert_array_equal(np.argsort(heat.ravel(), kind="stable"), order)
+    assert (heat.min(), heat.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_the_percentile_is_a_parameter(statistic):
+    total = np.arange(200.0).reshape(1, 1, 10, 20)
+    # Of 200 values the 90th percentile lies at place 179.1.
+    high = {"linear": 179.1, "lower": 179.0}[statistic]
+    np.testing.assert_allclose(
+        heatmap(total, percentile=90, statistic=statistic)[0], np.minimum(total[0, 0] / high, 1), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("options", [{}, *HEATMAP_PRESETS.values()], ids=["default", *HEATMAP_PRESETS])
+@pytest.mark.parametrize("shape", [(3, 10, 20), (1, 1, 1), (2, 1, 500)], ids=str)
+def test_every_preset_is_safe_on_constant_and_sparse_maps(options, shape):
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(heatmap(np.full(shape, -3.0), **options), 0)
+        if shape[1] * shape[2] > 1:
+            sparse = np.zeros(shape)
+            sparse[:, 0, 1] = (5, -5, 5)[: shape[0]]
+            heat = heatmap(sparse, **options)
+            assert heat[0, 1] == 1
+            assert heat.sum() == 1
+
+
+def test_a_grey_map_is_pairs():
+    attribution = rng.normal(size=(31, 17, 3))
+    total = np.sum(np.abs(attribution), axis=2)
+    high, low = np.percentile(total, 99), np.min(total)
+    np.testing.assert_allclose(
+        heatmap(attribution, "NHWC", **HEATMAP_PRESETS["pair"]), np.clip((total - low) / (high - low), 0, 1), atol=1e-7
+    )
+
+
+def test_mindspores_map_is_the_largest_channel_from_minimum_to_maximum():
+    attribution = rng.normal(size=(3, 31, 17))
+    largest = np.abs(attribution).max(axis=0)
+    expected = (largest - largest.min()) / (largest.max() - largest.min())
+    np.testing.assert_allclose(heatmap(attribution, **HEATMAP_PRESETS["mindspore"]), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"percentile": 0}, "percentile"),
+        ({"percentile": 101}, "percentile"),
+        ({"statistic": "upper"}, "unknown statistic"),
+        ({"reduction": "absolute_max"}, "did you mean 'absolute_maximum'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_of_a_heat_map_is_named(options, says):
+    with pytest.raises(ParameterError, match=says):
+        heatmap(np.ones((3, 4, 4)), **options)
+
+
+def test_a_signed_map_keeps_zero_at_zero_and_both_sides_on_one_scale():
+    attribution = np.zeros((1, 20, 30))
+    attribution[0, 0, :7] = (8, -8, 4, -4, 2, 80, -800)
+    share = signed_map(attribution)[0, :7]
+    # Of 600 values the 99th percentile lies at place 593.01, between the 2 and a 4.
+    np.testing.assert_allclose(share, [1, -1, 1, -1, 2 / 2.02, 1, -1], rtol=1e-6)
+    np.testing.assert_array_equal(signed_map(-attribution), -signed_map(attribution))
+    np.testing.assert_array_equal(signed_map(np.zeros((1, 4, 5))), 0)
+    np.testing.assert_array_equal(signed_picture(attribution), diverging(signed_map(attribution)))
+
+
+def test_diverging_colours_are_white_in_the_middle_and_mirrored_in_brightness():
+    scale = np.linspace(-1, 1, 41)
+    drawn = diverging(scale).astype(float)
+    assert (drawn[20] == 255).all()
+    brightness = drawn @ [0.299, 0.587, 0.114]
+    assert (np.diff(brightness[:21]) > 0).all()
+    assert (np.diff(brightness[20:]) < 0).all()
+    np.testing.assert_allclose(brightness, brightness[::-1], atol=30)
+    assert (drawn[:20, 2] > drawn[:20, 0]).all()
+    assert (drawn[21:, 0] > drawn[21:, 2]).all()
+
+
+def test_a_signed_overlay_is_grey_without_a_sign_red_for_and_blue_against():
+    seen = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    bare = signed_overlay(seen, np.zeros((30, 40))).astype(int)
+    assert np.ptp(bare, axis=-1).max() == 0
+    assert np.corrcoef(bare[..., 0].ravel(), (seen @ [0.299, 0.587, 0.114]).ravel())[0, 1] > 0.999
+    red = signed_overlay(seen, np.ones((30, 40))).astype(int)
+    blue = signed_overlay(seen, -np.ones((30, 40))).astype(int)
+    assert (red[..., 0] > red[..., 2] + 60).all()
+    assert (blue[..., 2] > blue[..., 0] + 60).all()
+    weak = signed_overlay(seen, np.full((30, 40), 0.2)).astype(int)
+    assert ((weak[..., 0] - weak[..., 2] > 5) & (weak[..., 0] - weak[..., 2] < red[..., 0] - red[..., 2])).all()
+    with pytest.raises(ParameterError, match="doesn't fit"):
+        signed_overlay(seen, np.zeros((40, 30)))
+
+
+def test_a_small_map_is_brought_to_the_pictures_size_pixel_centre_on_pixel_centre():
+    small = np.array([[0.0, 1.0]])
+    np.testing.assert_allclose(at_size(small, 3, 4), [[0, 0.25, 0.75, 1]] * 3)
+    assert at_size(small, 1, 2) is small
+    with pytest.raises(ParameterError, match=r"\[h, w\]"):
+        at_size(np.zeros((1, 2, 2)), 4, 4)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -78,10 +80,33 @@ def test_an_index_takes_out_one_image_with_all_that_belongs_to_it(explainer, pic
 
 def test_a_notebook_shows_each_image_with_its_maps_in_a_line(explainer, pictures):
     result = explainer.explain(pictures, targets=[[0, 1]] * 3)
-    shown = cv2.imdecode(np.frombuffer(result._repr_png_(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    assert shown.shape == (3 * 8, 3 * 8, 3)
-    assert_array_equal(shown[8:16, :8], result.images[1].seen)
-    assert_array_equal(shown[8:16, 16:], result.overlay()[1, 1])
+    page = result._repr_html_()
+    assert page.count("<img") == 3 * 3
+    assert all(page.count(name) for name in result.labels[0])
+    assert cv2.imdecode(np.frombuffer(result._repr_png_(), np.uint8), cv2.IMREAD_COLOR) is not None
+
+
+def test_a_notebook_shows_nothing_of_what_is_no_picture(explainer):
+    result = explainer.explain(np.zeros((1, 3, 8, 8), np.float32))
+    table = replace(result, layout=None)
+    assert table._repr_html_() is None
+    assert table._repr_png_() is None
+
+
+def test_a_presets_way_of_drawing_holds_and_options_go_before_it(explainer, pictures):
+    result = explainer.explain(pictures)
+    drawn = replace(result, method="gradient.mindspore")
+    largest = np.abs(result.attribution).max(axis=1)
+    low, high = largest.min(axis=(1, 2), keepdims=True), largest.max(axis=(1, 2), keepdims=True)
+    assert_allclose(drawn.heatmap(percentile=100.0), (largest - low) / (high - low), atol=1e-6)
+    assert not np.allclose(drawn.heatmap(), result.heatmap())
+
+
+def test_signed_maps_keep_the_sign_of_the_sum_over_channels(explainer, pictures):
+    result = explainer.explain(pictures)
+    total = result.attribution.sum(axis=1)
+    assert_array_equal(np.sign(result.signed()), np.sign(total))
+    assert np.abs(result.signed()).max() == 1
 
 
 def test_a_result_can_not_be_changed_by_assignment(explainer, pictures):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -375,3 +376,22 @@ def by_hand(network: nn.Sequential, path: Path) -> Path:
 )
 def test_class_numbers_before_the_labels_are_dropped(given: list[str], names: list[str]) -> None:
     assert _labels(given, 3) == names
+
+
+def test_the_weights_table_says_what_lies_where_in_the_order_of_use(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 16, 5), nn.ReLU(), nn.Flatten(), nn.Linear(1024, 5))
+    target = export(module, tmp_path / "net.explain", example=torch.zeros(1, 3, 12, 12), methods=["gradient"])
+    described = json.loads((target / "explainer.json").read_text())["weights"]
+    content = (target / described["file"]).read_bytes()
+    forward = ir.load(target / "forward.onnx").graph
+    stored = {
+        value.name: value.const_value
+        for value in forward.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+    order = [value.name for node in forward for value in node.inputs if value is not None and value.name in stored]
+    table = [entry for entry in described["tensors"] if entry["name"] in stored]
+    assert [entry["name"] for entry in table] == list(dict.fromkeys(order))
+    for entry in table:
+        values = np.frombuffer(content, entry["dtype"], int(np.prod(entry["shape"])), entry["offset"])
+        np.testing.assert_array_equal(values.reshape(entry["shape"]), stored[entry["name"]].numpy())

@@ -32,11 +32,12 @@ def repeat_rows(
     there = set(forward)
     of_rows = _depending(nodes, roots)
     # What the reverse pass counts with a shape counts its own rows.
-    shapes = [n.outputs[0] for n in nodes if n.op_type == "Shape" and n not in there and n.inputs[0] in of_rows]
+    shapes = {n.outputs[0]: n.inputs[0] for n in nodes if n.op_type == "Shape" and n not in there}
+    shapes = {shape: value for shape, value in shapes.items() if value in of_rows}
     late = _depending(nodes, [cotangent, *shapes])
     repeating = _Repeating(op, op.Shape(roots[0], start=0, end=1), targets)
     repeated: dict[ir.Value, ir.Value] = {}
-    for shape in [shape for shape in shapes if shape.producer().inputs[0] not in late]:
+    for shape in [shape for shape, value in shapes.items() if value not in late]:
         repeating.lengthen(shape)
     for node in nodes:
         if node.op_type == "Shape" or not any(output in late for output in node.outputs):

@@ -5,6 +5,7 @@ from typing import Any
 
 
 def method(
+    about: str,
     graph: str,
     plan: str = "single",
     *,
@@ -16,12 +17,13 @@ def method(
     pictures: bool = False,
     **parameters: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """One method: its graph (and those `beside` it), plan, loop and finish rules, and parameters.
+    """One method: a line about it, its graph (and those `beside` it), plan, loop and finish rules, and parameters.
 
     `explains` is "logits" or "probabilities", `measures` "sensitivity" or "contribution" (see onnxplain.bundle.Method);
     `pictures` says that it needs an image with rows and columns.
     """
     return {
+        "about": about,
         "graph": graph,
         "beside": list(beside),
         "plan": plan,

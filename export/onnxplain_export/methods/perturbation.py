@@ -5,6 +5,7 @@ from onnxplain_export.methods.parameters import FILL, size
 
 PERTURBATION = {
     "occlusion": method(
+        "what hiding a window costs the score (Zeiler & Fergus 2013)",
         "masked",
         "windows",
         explains="probabilities",

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.array_files import read_array
-from onnxplain.bundle import EXPLAINS, Bundle
+from onnxplain.bundle import EXPLAINS, Bundle, Method
+from onnxplain.display.comparison import ComparisonMap, ComparisonPicture, write_comparison
+from onnxplain.display.from_results import comparison_pictures
 from onnxplain.errors import ParameterError, PictureError, unknown
 from onnxplain.explainer import Explainer
 from onnxplain.messages import say
@@ -21,12 +23,14 @@ from onnxplain.output_folder import INDEX, REPORT, output_folder
 from onnxplain.parameters import from_text
 from onnxplain.pictures import find_pictures, write_png
 from onnxplain.predictions import Prediction, predictions
+from onnxplain.presets import PRESETS, split_method
 from onnxplain.providers import DEVICES
 from onnxplain.report import ReportMap, ReportPicture, ReportRow, ReportSection, write_report
 from onnxplain.result import Result
 
 # A report is for looking at; one of more pictures would take long to open. The files hold them all.
 MOST_REPORTED = 100
+COMPARISON = "comparison.html"
 # Predictions that the index and the report list, at least.
 LISTED = 3
 
@@ -57,6 +61,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         add("--top", type=int, metavar="N", help="explain each picture's N best classes"),
         add("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter, as --NAME VALUE"),
         add("--score", choices=EXPLAINS, help="what perturbation methods explain"),
+        add("--preset", choices=tuple(PRESETS), help="that system's parameters, or its form of the methods"),
         add("--memory", metavar="SIZE", help="bound on what a run adds to memory, as 2GB or 500MB"),
         add("--device", default="auto", choices=DEVICES, help="default: CUDA where it works, else the CPU"),
         add("--threads", type=int, metavar="N", help="threads of a run (default: all cores)"),
@@ -101,10 +106,15 @@ class _Reported:
 
 @dataclass(slots=True)
 class _Outcome:
-    """What has come of the pictures so far: lines of the index, pictures of the report, errors by picture."""
+    """What has come of the pictures so far: lines of the index, pictures of the two pages, errors by picture.
 
+    `several` methods are compared on a page of their own.
+    """
+
+    several: bool
     lines: list[dict[str, Any]] = field(default_factory=list)
     reported: dict[str, _Reported] = field(default_factory=dict)
+    compared: dict[str, dict[str, ComparisonMap]] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
 
 
@@ -118,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.score and not any(explainer.takes_score(method) for method in methods):
         raise ParameterError(f"--score is for perturbation methods, not for {', '.join(methods)}")
     pictures = find_pictures(arguments.pictures)
-    outcome = _Outcome()
+    outcome = _Outcome(several=len(methods) > 1)
     with output_folder(arguments.output, arguments.overwrite) as folder:
         for method in methods:
             _explain_all(explainer, pictures, method, settings[method], arguments, folder, outcome)
@@ -129,6 +139,8 @@ def run(arguments: argparse.Namespace) -> int:
         index = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_bytes(folder / INDEX, index.encode("utf-8", "backslashreplace"))
         _write_report(folder / REPORT, explainer.bundle, outcome, len(pictures))
+        if outcome.several and outcome.compared:
+            _write_comparison(folder / COMPARISON, explainer.bundle, outcome)
     _report_bad(outcome)
     done = len(pictures) - len(outcome.bad)
     print(f"{done} of {len(pictures)} pictures explained; see {arguments.output / REPORT}")
@@ -155,15 +167,18 @@ def _explain_all(
         score=arguments.score if explainer.takes_score(method) else None,
         top=arguments.top,
         cotangent=_cotangent(arguments.cotangent),
+        preset=arguments.preset,
         on_error=lambda name, error: outcome.bad.update({name: str(error)}),
         **settings,
     )
     output = explainer.bundle.scores
     for result in results:
         files = _write_files(folder, names[result.images[0].name], result, arguments.original)
+        if outcome.several:
+            files["comparison"] = COMPARISON
         found = predictions(result.scores[0], result.probabilities[0], output, max(LISTED, arguments.top or 0))
         outcome.lines.append(_index_line(result, found, files))
-        _note_for_report(outcome.reported, result, found)
+        _note_for_report(outcome, result, found)
 
 
 def _cotangent(file: Path | None) -> Any:
@@ -178,7 +193,7 @@ def _report_bad(outcome: _Outcome) -> None:
 def _methods(text: str, bundle: Bundle) -> list[str]:
     names = list(bundle.methods) if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in bundle.methods:
+        if split_method(name, None)[0] not in bundle.methods:
             raise ParameterError(unknown("method", name, bundle.methods))
     if not names:
         raise ParameterError("--method names no method")
@@ -196,12 +211,17 @@ def _settings(bundle: Bundle, methods: Sequence[str], given: Iterable[tuple[str,
     """The parameters of each method, from those given for all; each must belong to at least one."""
     settings: dict[str, dict[str, Any]] = {method: {} for method in methods}
     for name, text in given:
-        owners = [method for method in methods if name in bundle.methods[method].parameters]
+        owners = [method for method in methods if name in _plain(bundle, method).parameters]
         if not owners:
             raise ParameterError(_no_owner(bundle, methods, name))
         for method in owners:
-            settings[method][name] = from_text(bundle.methods[method].parameters[name], text)
+            settings[method][name] = from_text(_plain(bundle, method).parameters[name], text)
     return settings
+
+
+def _plain(bundle: Bundle, method: str) -> Method:
+    """The bundle's method behind a name such as "smoothgrad.captum"."""
+    return bundle.methods[split_method(method, None)[0]]
 
 
 def _no_owner(bundle: Bundle, methods: Sequence[str], name: str) -> str:
@@ -266,11 +286,13 @@ def _index_line(result: Result, predictions: Sequence[Prediction], files: Mappin
     }
 
 
-def _note_for_report(reported: dict[str, _Reported], result: Result, predictions: list[Prediction]) -> None:
+def _note_for_report(outcome: _Outcome, result: Result, predictions: list[Prediction]) -> None:
     image = result.images[0]
-    if image.seen is None or (image.name not in reported and len(reported) == MOST_REPORTED):
+    if image.seen is None or (image.name not in outcome.reported and len(outcome.reported) == MOST_REPORTED):
         return
-    entry = reported.setdefault(image.name, _Reported(image.seen, predictions))
+    entry = outcome.reported.setdefault(image.name, _Reported(image.seen, predictions))
+    for picture in comparison_pictures({result.method: result}):
+        outcome.compared.setdefault(image.name, {}).update(picture.maps)
     drawn, names = result.overlay()[0], result.labels[0]
     several = [(drawn, names)] if drawn.ndim == 3 else zip(drawn, names, strict=True)
     entry.maps += [ReportMap(result.method, pixels, f"for {name}") for pixels, name in several]
@@ -295,6 +317,13 @@ def _write_report(path: Path, bundle: Bundle, outcome: _Outcome, total: int) -> 
     foot = {"bundle": f"{bundle.name}, SHA-256 {bundle.sha256}", **used, "provider": made["provider"], **versions}
     section = ReportSection(pictures=pictures)
     write_report(path, f"What {bundle.name} sees", [section], introduction=introduction, provenance=foot)
+
+
+def _write_comparison(path: Path, bundle: Bundle, outcome: _Outcome) -> None:
+    pictures = [
+        ComparisonPicture(Path(name).name, outcome.reported[name].seen, maps) for name, maps in outcome.compared.items()
+    ]
+    write_comparison(path, pictures, title=f"What {bundle.name} sees, by every method")
 
 
 def _used(made: Mapping[str, Any]) -> str:

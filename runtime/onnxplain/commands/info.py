@@ -13,7 +13,7 @@ from onnxplain.bundle import DESCRIPTION, Bundle, Parameter, read_bundle
 from onnxplain.errors import OnnxplainError, ParameterError
 from onnxplain.explainer import Explainer
 from onnxplain.images import image_size
-from onnxplain.parameters import range_of
+from onnxplain.parameters import values_of
 from onnxplain.pictures import read_picture, write_png
 from onnxplain.predictions import predictions
 from onnxplain.preprocessing import PRESETS, is_upright, prepare, preset_steps
@@ -64,8 +64,12 @@ def _described(bundle: Bundle) -> Iterator[str]:
     yield from (f"  {_step(step)}" for step in bundle.steps)
     yield "methods:"
     for method in bundle.methods.values():
-        yield f"  {method.name}, explains {method.explains}"
+        yield f"  {method.name}: {method.about or method.plan}; explains {method.explains}"
         yield from (f"    --{name} {_parameter(entry)}" for name, entry in method.parameters.items())
+    yield from (f"  not {name}: {reason}" for name, reason in bundle.left_out.items())
+    for layer in bundle.layers:
+        grid = f"{layer.grid[0]}x{layer.grid[1]} places"
+        yield f"layer {layer.name} {_shape(layer.shape)}, {grid}{' (default)' if layer.default else ''}"
     yield "verified at export:" if bundle.verification else "never verified"
     yield from (f"  {name}: {_measured(entry)}" for name, entry in bundle.verification.items())
 
@@ -96,8 +100,7 @@ def _step(step: Mapping[str, Any]) -> str:
 
 
 def _parameter(parameter: Parameter) -> str:
-    kinds = "a number, black, white, mean or blur" if parameter.kind == "image" else range_of(parameter)
-    return f"{parameter.default}  ({kinds}) {parameter.help}".rstrip()
+    return f"{parameter.default}  ({values_of(parameter)}) {parameter.help}".rstrip()
 
 
 def _measured(entry: Any) -> str:

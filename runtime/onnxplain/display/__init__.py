@@ -1,0 +1,1 @@
+"""Maps shown to people: single pictures, figures, notebooks and pages, all from plain arrays."""
