@@ -9,9 +9,20 @@ from onnxplain.errors import NoGradientError
 from onnxplain_export.emitter import Emitter, attribute, captured, dims, subgraphs
 from onnxplain_export.vjp import STANDARD, RuleTable, operator_name
 from onnxplain_export.vjp.quantized import MOVING, holds_quantized, is_quantized
-from onnxplain_export.vjp.registry import MARK, REFUSED, passes_gradient, rule_of
+from onnxplain_export.vjp.registry import MARK, REFUSED, Rule, passes_gradient, rule_of
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+
+NOTHING = ir.val("nothing")
+"""A rule's answer for an input that gets nothing, such as a gate in relevance: the walk doesn't go on from it."""
+
+
+class Rules(dict[str, Rule]):
+    """A table of other rules than derivatives: `what` they compute, and `missing`, why an operator has none."""
+
+    def __init__(self, rules: Mapping[str, Rule], what: str, missing: str) -> None:
+        super().__init__(rules)
+        self.what, self.missing = what, missing
 
 
 def differentiate(
@@ -134,7 +145,7 @@ def _pull_back(op: Emitter, node: ir.Node, cotangents: dict[ir.Value, ir.Value],
         return
     rule = rule_of(node, rules)
     if rule is None:
-        raise NoGradientError(f"no derivative rule for {describe(node)}; {_advice(node)}")
+        raise NoGradientError(_refusal(node, rules))
     if node.op_type not in MOVING and any(is_quantized(inputs[index]) for index in wanted):
         raise NoGradientError(f"{describe(node)} computes with quantised numbers; {REFUSED['QLinearConv']}")
     g = tuple(cotangents.get(output) for output in node.outputs)
@@ -145,11 +156,19 @@ def _pull_back(op: Emitter, node: ir.Node, cotangents: dict[ir.Value, ir.Value],
         raise NoGradientError(f"the rule of {describe(node)} gave {len(answers)} answers for {len(inputs)} inputs")
     for index in wanted:
         value, answer = inputs[index], answers[index]
+        if answer is NOTHING:
+            continue
         if value is None or answer is None:
             raise NoGradientError(f"{describe(node)} can't be differentiated with respect to its input {index}")
         if rule.broadcasts:
             answer = op.sum_to(answer, dims(node.outputs[0]), value)
         cotangents[value] = op.Add(cotangents[value], answer) if value in cotangents else answer
+
+
+def _refusal(node: ir.Node, rules: RuleTable) -> str:
+    if isinstance(rules, Rules):
+        return f"{rules.what} isn't defined for {describe(node)}: {rules.missing}"
+    return f"no derivative rule for {describe(node)}; {_advice(node)}"
 
 
 def _advice(node: ir.Node) -> str:

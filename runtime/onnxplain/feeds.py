@@ -46,7 +46,7 @@ def method_feeds(
         feeds["sigma"] = Feed(parameters["noise"] * ranges, per_image=True)
     if "seed" in parameters:
         feeds["seed"] = Feed(np.array([parameters["seed"]], np.int64))
-    for name, around in (("baseline", values), ("fill", rows)):
+    for name, around in (("baseline", values), ("low", values), ("high", values), ("fill", rows)):
         if graph.takes(name):
             # A graph that serves several methods has the input even where this one has no such parameter.
             content = fill_values(name, parameters.get(name, 0.0), around, bundle)

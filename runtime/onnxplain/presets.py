@@ -1,7 +1,7 @@
 """Presets: what another system's parameters, or its own form of a method, would be.
 
-`preset="captum"` sets ordinary parameters to that system's. Where its mathematics differs, the entry swaps the plan,
-the finish rule or the loop: a method of its own, named so (`smoothgrad.fastestimator`), over the same graphs.
+`preset="captum"` sets ordinary parameters to that system's. Where its mathematics differs, the entry swaps the graph,
+the plan, the finish rule or the loop: a method of its own, named so (`smoothgrad.fastestimator`), over the same graphs.
 """
 
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ class Preset:
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    graph: str | None = None
     plan: str | None = None
     finish: str | None = None
     loop: str | None = None
@@ -28,9 +29,18 @@ class Preset:
 
 
 PRESETS: dict[str, dict[str, Preset]] = {
-    "captum": {},
+    "captum": {
+        "guided_backprop": Preset(),
+        "deconvolution": Preset(),
+        "lrp_epsilon": Preset({"epsilon": 1e-9}),
+        "deeplift": Preset(graph="deeplift.captum"),
+    },
     "fastestimator": {},
-    "mindspore": {},
+    "mindspore": {
+        "gradient": Preset(),
+        "guided_backprop": Preset(),
+        "deconvolution": Preset(),
+    },
     "pair": {},
 }
 """The systems, and their forms of the methods that they have."""
@@ -63,6 +73,7 @@ def apply_preset(method: Method, preset: str | None) -> tuple[Method, Preset]:
     form = replace(
         method,
         name=f"{method.name}.{preset}",
+        graph=entry.graph or method.graph,
         plan=entry.plan or method.plan,
         finish=entry.finish or method.finish,
         loop=entry.loop or method.loop,

@@ -12,8 +12,9 @@ from onnxplain.preprocessing import PRESETS, override, preset_steps
 from onnxplain_export.check.checking import Verdict
 from onnxplain_export.commands.model_options import add_model, checked, reading
 from onnxplain_export.exporting import assumed_preset, export
-from onnxplain_export.methods import METHODS
+from onnxplain_export.methods import ALL, METHODS
 from onnxplain_export.normalize.shapes import image_layout
+from onnxplain_export.tables import COMPOSITES
 
 EXPORTING = """Adds the gradient graph to a model, proves it against the model, and writes the explainer bundle, a
 folder. A torch module goes in by Python: onnxplain_export.export(module, folder, example=batch)."""
@@ -30,6 +31,12 @@ PROOFS = {
     "gradient.targets": "targets that share a forward pass get the gradients that they get alone",
     "path.targets": "so do their sums along a path",
     "noise.targets": "so do their sums over noise",
+    "gradient.guided": "the guided backward pass treats images alone and together alike",
+    "gradient.deconvolution": "so does the deconvolution's",
+    "gradient.guided.targets": "targets that share a forward pass get the guided maps that they get alone",
+    "gradient.deconvolution.targets": "so do the deconvolution's",
+    **{f"relevance.{name}": f"relevance by {name} adds up to the score, less what is kept" for name in COMPOSITES},
+    "deeplift": "DeepLIFT's parts add up to the difference of the scores",
     "masked": "masked images get the scores that they should",
 }
 
@@ -39,7 +46,9 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("export", help="make a bundle from an ONNX model", description=EXPORTING)
     add_model(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="default: MODEL's name with .explain")
-    parser.add_argument("--methods", metavar="A,B", help=f"default: all that the model allows of {', '.join(METHODS)}")
+    parser.add_argument(
+        "--methods", metavar="A,B", help=f"default: those on the core graphs; all, or any of {', '.join(METHODS)}"
+    )
     parser.add_argument("--labels", type=Path, metavar="FILE", help="the classes' names, one a line")
     parser.add_argument("--name", help="what the bundle calls the model; default: the file's name")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
@@ -67,7 +76,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     export(
         arguments.model,
         target,
-        methods=[name.strip() for name in arguments.methods.split(",")] if arguments.methods else None,
+        methods=_methods(arguments.methods),
         preprocessing=_preprocessing(arguments),
         labels=arguments.labels,
         name=arguments.name,
@@ -83,6 +92,10 @@ def run_export(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _methods(text: str | None) -> list[str] | str | None:
+    return [name.strip() for name in text.split(",")] if text and text != ALL else text
 
 
 def _preprocessing(arguments: argparse.Namespace) -> str | list[dict[str, Any]] | None:
@@ -111,6 +124,8 @@ def _exported(target: Path, description: dict[str, Any]) -> Iterator[str]:
     yield f"{target}: {', '.join(description['methods'])}"
     for change in description["source"]["changes"]:
         yield f"  changed: {change}"
+    for name, reason in description["left_out"].items():
+        yield f"  left out: {name}, {reason}"
     for name, entry in description["verification"].items():
         what = PROOFS.get(name, name)
         yield f"  proved: {what} (error {entry['error']:.1e}, tolerance {entry['tolerance']:.0e})"

@@ -5,15 +5,23 @@ from functools import partial
 
 import onnx_ir as ir
 
+from onnxplain_export.graphs.deeplift import deeplift
 from onnxplain_export.graphs.forward import forward
 from onnxplain_export.graphs.gradient import gradient
 from onnxplain_export.graphs.masked import masked
 from onnxplain_export.graphs.noise import noise
 from onnxplain_export.graphs.path import path
+from onnxplain_export.graphs.relevance import relevance
+from onnxplain_export.tables import COMPOSITES, DECONVOLUTION, GUIDED
 
 GRAPHS: dict[str, Callable[..., ir.Model]] = {
     "forward": forward,
     "gradient": gradient,
+    "gradient.guided": partial(gradient, rules=GUIDED),
+    "gradient.deconvolution": partial(gradient, rules=DECONVOLUTION),
+    **{f"relevance.{name}": partial(relevance, composite=composite) for name, composite in COMPOSITES.items()},
+    "deeplift": deeplift,
+    "deeplift.captum": partial(deeplift, captum=True),
     "path": path,
     "noise": noise,
     "masked": masked,
@@ -26,10 +34,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """The columns of each graph's step table."""
 
-DIFFERENTIATED = frozenset({"gradient", "path", "noise"})
-"""The graphs that hold a backward pass to the explained value: no gradient, no graph."""
+SCORING = frozenset({"forward", "masked", "masked.random", "masked.segments", "tail"})
+DIFFERENTIATED = frozenset(GRAPHS) - SCORING
+"""The graphs that need no gradient, and those that hold a backward pass: no gradient, no graph."""
 
-SHARING = {f"{name}.targets": name for name in ("gradient", "path", "noise")}
+SHARING = {
+    f"{name}.targets": name for name in ("gradient", "gradient.guided", "gradient.deconvolution", "path", "noise")
+}
 """The graphs in which several targets of an image share its forward pass, and those that they stand in for."""
 
 GRAPHS.update({name: partial(GRAPHS[plain], shares=True) for name, plain in SHARING.items()})

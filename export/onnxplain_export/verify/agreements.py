@@ -9,6 +9,8 @@ import numpy as np
 from onnxplain.activations import activate
 from onnxplain.random import normal
 from onnxplain_export.graphs import SHARING
+from onnxplain_export.tables import COMPOSITES
+from onnxplain_export.verify.conservation import complete, conserved, guided
 from onnxplain_export.verify.proof import Array, Proof, relative, worst
 
 TOLERANCE = 1e-4
@@ -115,6 +117,10 @@ AGREEMENTS: Mapping[str, Callable[[Proof], dict[str, Any]]] = {
     "noise": noise,
     "masked": masked,
     **{name: partial(sharing, plain) for name, plain in SHARING.items()},
+    "gradient.guided": guided("gradient.guided"),
+    "gradient.deconvolution": guided("gradient.deconvolution"),
+    **{f"relevance.{name}": conserved(f"relevance.{name}", composite) for name, composite in COMPOSITES.items()},
+    "deeplift": complete("deeplift"),
 }
 
 
