@@ -45,7 +45,6 @@ class _Request:
     memory: float | str | None
     top: int | None
     cotangent: Any
-    pixels: str | None
 
 
 class Explainer:
@@ -201,7 +200,7 @@ class Explainer:
         name, preset = split_method(method, preset)
         if name not in self.bundle.methods:
             raise ParameterError(unknown("method", name, self.bundle.methods))
-        chosen, entry = apply_preset(self.bundle.methods[name], preset)
+        chosen = apply_preset(self.bundle.methods[name], preset)
         if score is not None and score not in EXPLAINS:
             raise ParameterError(unknown("score", str(score), EXPLAINS))
         if score is not None and not self.takes_score(name):
@@ -209,7 +208,7 @@ class Explainer:
         if memory is not None:
             self._rows_per_run(self.bundle.graphs[chosen.graph], memory)
         checked = check_parameters(chosen, given)
-        return _Request(chosen, checked, score or chosen.explains, memory, top, cotangent, entry.pixels)
+        return _Request(chosen, checked, score or chosen.explains, memory, top, cotangent)
 
     def takes_score(self, method: str) -> bool:
         """Whether a method can explain the logit as well as the probability: it takes scores, not gradients."""

@@ -40,19 +40,31 @@ def method_feeds(
     """The steps and parameters of a method, for images `rows` whose explained values are `values`, both [N, …]."""
     feeds = {"steps": Feed(steps[None], per_step=True)}
     if "noise" in parameters:
-        axes = tuple(range(1, values.ndim))
-        # Each image's own range, never the batch's: a map must not depend on the neighbours.
-        ranges = values.max(axis=axes) - values.min(axis=axes) if len(values) else np.zeros(0)
-        feeds["sigma"] = Feed(parameters["noise"] * ranges, per_image=True)
+        feeds["sigma"] = Feed(deviations_of(values, parameters), per_image=True)
     if "seed" in parameters:
         feeds["seed"] = Feed(np.array([parameters["seed"]], np.int64))
     for name, around in (("baseline", values), ("low", values), ("high", values), ("fill", rows)):
         if graph.takes(name):
             # A graph that serves several methods has the input even where this one has no such parameter.
-            content = fill_values(name, parameters.get(name, 0.0), around, bundle)
+            content = fill_values(name, parameters.get(name, 0.0), around, bundle, parameters.get("seed", 0))
             feeds[name] = Feed(content, per_image=len(content) == len(around))
     for entry in graph.inputs:
         value = parameters.get(entry.role)
         if entry.role not in feeds and isinstance(value, int | float):
             feeds[entry.role] = Feed(np.array([value], np.float32))
     return feeds
+
+
+def deviations_of(values: Array, parameters: Mapping[str, Any]) -> NDArray[np.float32]:
+    """The noise's standard deviation for each image [N] of explained values [N, …], in their units.
+
+    `noise` is a share of each image's own range, so that a map doesn't depend on its neighbours; with `noise_of`
+    "batch" of the range of all images in the call, as FastEstimator has it, with "absolute" it is σ itself.
+    """
+    noise, share_of = parameters["noise"], parameters.get("noise_of", "image")
+    if share_of == "absolute" or not len(values):
+        return np.full(len(values), noise, np.float32)
+    if share_of == "batch":
+        return np.full(len(values), noise * (values.max() - values.min()), np.float32)
+    axes = tuple(range(1, values.ndim))
+    return (noise * (values.max(axis=axes) - values.min(axis=axes))).astype(np.float32)

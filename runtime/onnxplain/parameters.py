@@ -92,7 +92,7 @@ def _flag(parameter: Parameter, value: Any) -> bool:
 
 def _choice(parameter: Parameter, value: Any) -> str:
     if not isinstance(value, str) or value not in parameter.choices:
-        raise ParameterError(unknown(parameter.name, str(value), parameter.choices))
+        raise ParameterError(f"unknown {parameter.name} {value!r}; it can be {', '.join(parameter.choices)}")
     return value
 
 

@@ -16,7 +16,7 @@ from onnxplain.errors import ParameterError, unknown
 class Preset:
     """How a system's form of a method differs from ours; what is None or missing stays as the bundle has it.
 
-    `parameters` are new defaults; `pixels` is how the system makes one number a pixel of a map (see heatmap.py).
+    `parameters` are new defaults.
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -25,25 +25,46 @@ class Preset:
     finish: str | None = None
     loop: str | None = None
     explains: str | None = None
-    pixels: str | None = None
 
+
+_CAPTUM_NOISE = {"samples": 5, "noise": 1.0, "noise_of": "absolute"}
 
 PRESETS: dict[str, dict[str, Preset]] = {
     "captum": {
+        "gradient": Preset(loop="saliency"),
+        "input_x_gradient": Preset(),
+        "smoothgrad": Preset(_CAPTUM_NOISE),
+        "smoothgrad_squared": Preset(_CAPTUM_NOISE),
+        "vargrad": Preset(_CAPTUM_NOISE),
+        "integrated_gradients": Preset(),
+        "smoothgrad_integrated": Preset({**_CAPTUM_NOISE, "steps": 50}),
+        "expected_gradients": Preset({"samples": 5, "noise_of": "absolute"}),
         "guided_backprop": Preset(),
         "deconvolution": Preset(),
         "lrp_epsilon": Preset({"epsilon": 1e-9}),
         "deeplift": Preset(graph="deeplift.captum"),
     },
-    "fastestimator": {},
+    "fastestimator": {
+        "gradient": Preset(),
+        "smoothgrad": Preset({"noise_of": "batch"}, loop="smoothgrad.fastestimator"),
+        "integrated_gradients": Preset({"steps": 25}, loop="integrated_gradients.fastestimator"),
+        "smoothgrad_integrated": Preset({"samples": 6, "steps": 100}, loop="smoothgrad_integrated.fastestimator"),
+    },
     "mindspore": {
         "gradient": Preset(),
         "guided_backprop": Preset(),
         "deconvolution": Preset(),
     },
-    "pair": {},
+    "pair": {
+        "gradient": Preset(),
+        "smoothgrad": Preset(loop="smoothgrad_squared"),
+        "integrated_gradients": Preset({"steps": 25, "rule": "inclusive"}),
+        "blur_integrated_gradients": Preset({"rule": "riemann_left"}),
+        "guided_integrated_gradients": Preset(),
+        "xrai": Preset({"steps": 100, "rule": "inclusive", "baseline": "range", "channels": "max"}),
+    },
 }
-"""The systems, and their forms of the methods that they have."""
+"""The systems, and their forms of the methods that they have. How each draws a map is in heatmap.HEATMAP_PRESETS."""
 
 
 def split_method(name: str, preset: str | None) -> tuple[str, str | None]:
@@ -56,10 +77,10 @@ def split_method(name: str, preset: str | None) -> tuple[str, str | None]:
     return method, suffix
 
 
-def apply_preset(method: Method, preset: str | None) -> tuple[Method, Preset]:
-    """The method as the preset's system has it, and the entry itself; ParameterError where it has no such method."""
+def apply_preset(method: Method, preset: str | None) -> Method:
+    """The method as the preset's system has it; ParameterError where it has no such method."""
     if preset is None:
-        return method, Preset()
+        return method
     if preset not in PRESETS:
         raise ParameterError(unknown("preset", preset, PRESETS))
     if method.name not in PRESETS[preset]:
@@ -70,7 +91,7 @@ def apply_preset(method: Method, preset: str | None) -> tuple[Method, Preset]:
         name: replace(parameter, default=entry.parameters.get(name, parameter.default))
         for name, parameter in method.parameters.items()
     }
-    form = replace(
+    return replace(
         method,
         name=f"{method.name}.{preset}",
         graph=entry.graph or method.graph,
@@ -80,4 +101,3 @@ def apply_preset(method: Method, preset: str | None) -> tuple[Method, Preset]:
         explains=entry.explains or method.explains,
         parameters=changed,
     )
-    return form, entry

@@ -3,7 +3,15 @@
 To add one, write a function `(work) -> float32 [N, T, …]` in the family's file and decorate it with `@loop("name")`.
 """
 
-from onnxplain.loops import summed  # noqa: F401 (imported for the loops that they register)
+from onnxplain.loops import (  # noqa: F401 (imported for the loops that they register)
+    blur_path,
+    fastestimator,
+    guided_path,
+    noisy,
+    paths,
+    summed,
+    xrai,
+)
 from onnxplain.loops.registry import LOOPS, find_loop, loop
 
 __all__ = ["LOOPS", "find_loop", "loop"]

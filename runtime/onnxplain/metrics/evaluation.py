@@ -285,7 +285,7 @@ def _chosen_parameters(
         method, preset = split_method(name, None)
         if method not in explainer.bundle.methods:
             raise ParameterError(unknown("method", name, explainer.bundle.methods))
-        chosen, _ = apply_preset(explainer.bundle.methods[method], preset)
+        chosen = apply_preset(explainer.bundle.methods[method], preset)
         check_parameters(chosen, given.get(name, {}))
     return {name: dict(given.get(name, {})) for name in methods}
 
