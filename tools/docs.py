@@ -8,12 +8,16 @@ import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import coverage_table
 from onnxplain.preprocessing import PRESETS
-from onnxplain_export.methods import METHODS
+from onnxplain_export.methods.activation import ACTIVATION
+from onnxplain_export.methods.gradient import GRADIENT
+from onnxplain_export.methods.perturbation import PERTURBATION
+from onnxplain_export.methods.tables import TABLES as RULE_TABLES
 from onnxplain_export.normalize.machine_learning import LOWERINGS
 from onnxplain_export.vjp import NO_GRADIENT, STANDARD
 
@@ -42,21 +46,19 @@ FAMILIES = {
 
 
 def methods() -> Iterator[str]:
-    """The explainers with their defaults."""
-    yield "| method | steps | explains | parameters |"
-    yield "|---|---|---|---|"
-    for name, entry in METHODS.items():
+    """The explainers with their defaults, by family."""
+    for family, entries in {"gradients": GRADIENT, "other rules": RULE_TABLES, "activations": ACTIVATION}.items():
+        yield from _family(family, entries)
+    yield from _family("perturbations", PERTURBATION)
+
+
+def _family(family: str, entries: Mapping[str, Any]) -> Iterator[str]:
+    yield f"| {family} | what a map shows | parameters |"
+    yield "|---|---|---|"
+    for name, entry in entries.items():
         parameters = ", ".join(f"`{key}={value['default']}`" for key, value in entry["parameters"].items())
-        yield f"| `{name}` | {STEPS[entry['plan']]} | {entry['explains']} | {parameters or '–'} |"
-
-
-STEPS = {
-    "single": "the image itself",
-    "draws": "one a noisy copy",
-    "points": "one a point of the path",
-    "draws_points": "one a point, for each noisy copy",
-    "windows": "one a window",
-}
+        yield f"| `{name}` | {entry['about']} | {parameters or '–'} |"
+    yield ""
 
 
 def operators() -> Iterator[str]:

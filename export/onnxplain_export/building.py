@@ -8,7 +8,9 @@ import onnx_ir as ir
 
 from onnxplain.errors import ModelError
 from onnxplain_export.check.checking import refuse_undifferentiable
-from onnxplain_export.graphs import DIFFERENTIATED, GRAPHS, PROVING, SHARING
+from onnxplain_export.graphs import AT_LAYERS, DIFFERENTIATED, GRAPHS, PROVING, SHARING
+from onnxplain_export.grids import Layer
+from onnxplain_export.layers import chosen_layers, graph_name
 from onnxplain_export.methods import Methods, chosen_methods, graphs_of, were_named
 from onnxplain_export.normalize import Normalized
 
@@ -20,6 +22,7 @@ class Built:
     methods: dict[str, Mapping[str, Any]]
     models: dict[str, ir.Model]
     left_out: dict[str, str] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
 
     def leave_out(self, graph: str, reason: str) -> None:
         """Drops the methods that run a graph."""
@@ -28,7 +31,7 @@ class Built:
             del self.methods[name]
 
 
-def build(normalized: Normalized, names: Sequence[str] | str | None) -> Built:
+def build(normalized: Normalized, names: Sequence[str] | str | None, layers: Sequence[str] = ()) -> Built:
     """The methods of these names (None: those on the core graphs, "all") and their graphs.
 
     A method that was named and that the network doesn't allow is an error, one that was not is left out. Raises
@@ -53,7 +56,26 @@ def build(normalized: Normalized, names: Sequence[str] | str | None) -> Built:
             if were_named(names) or graph in PROVING:
                 raise
             built.leave_out(graph, str(error))
+    _add_layers(built, normalized, names, layers)
     return built
+
+
+def _add_layers(built: Built, normalized: Normalized, names: Sequence[str] | str | None, layers: Sequence[str]) -> None:
+    """The feature layers and their graphs, where a method runs them."""
+    graphs = [graph for graph in AT_LAYERS if _needed(graph, built.methods)]
+    if not graphs:
+        return
+    try:
+        built.layers = chosen_layers(normalized, layers)
+        for number, at in enumerate(built.layers):
+            for graph in graphs:
+                built.models[graph_name(graph, number)] = AT_LAYERS[graph](normalized, at)
+    except ModelError as error:
+        if were_named(names):
+            raise
+        built.layers = []
+        for graph in graphs:
+            built.leave_out(graph, str(error))
 
 
 def _needed(graph: str, methods: Methods) -> bool:

@@ -11,6 +11,7 @@ from onnxplain.version import __version__
 from onnxplain_export.building import Built
 from onnxplain_export.bundle import WEIGHTS, sha256_of
 from onnxplain_export.graphs import COLUMNS
+from onnxplain_export.layers import layer_entry
 from onnxplain_export.memory import ROWS, bytes_per_row
 from onnxplain_export.normalize import BATCH, Normalized
 from onnxplain_export.verify.proof import NUMPY_TYPES
@@ -57,7 +58,7 @@ def description(
         "graphs": {},
         "methods": _methods_as_exported(built.methods, scores.activation),
         "left_out": built.left_out,
-        "layers": [],
+        "layers": [layer_entry(at, number, "tail" in built.models) for number, at in enumerate(built.layers)],
         "renamed": normalized.renamed,
         "verification": record,
     }

@@ -34,6 +34,7 @@ def export(
     wrt: str | None = None,
     cotangent: bool = False,
     quantized: str | None = None,
+    layers: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
     """Writes the explainer bundle of `model` to the folder `output`, proves it against the model, and returns its path.
@@ -50,6 +51,9 @@ def export(
     is a class of the output `score_output` (the first of shape [N, classes] unless named); an output of another shape,
     and with `cotangent` any, is explained by a cotangent of its own shape. Quantised models have no gradient unless
     `quantized="straight-through"` lets it pass their roundings (Bengio et al. 2013, arXiv:1308.3432).
+
+    `layers` are the feature layers that CAM methods may be asked to explain at, by the names that the model gives them;
+    the first is the default. Unless named, it is the last value with rows and columns, or a transformer's last tokens.
 
     Raises ModelError (unreadable, unsupported), NoGradientError (names the node), VerificationError (the proof failed),
     ParameterError and OutputError; nothing is left behind then.
@@ -68,12 +72,12 @@ def export(
         cotangent=cotangent,
         quantized=quantized,
     )
-    built = build(normalized, methods)
+    built = build(normalized, methods, layers)
     prepared = _preprocessing(normalized, preprocessing)
     names = _labels(_own_labels(normalized) if labels is None else labels, normalized.scores.classes)
     with new_folder(target) as folder:
         tensors = write_graphs(folder, built.models)
-        record = verify(normalized, folder, built.models, prepared["steps"])
+        record = verify(normalized, folder, built.models, prepared["steps"], built.layers)
         told = description(normalized, built, prepared, names, record)
         describe_files(told, folder, built.models, normalized, tensors)
         write_description(folder, told)

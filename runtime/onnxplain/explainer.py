@@ -32,7 +32,7 @@ OnError = Callable[[str, PictureError], None]
 
 
 # Loops that explain scores without a graph that takes `activated`: probability or logit is the engine's own choice.
-SCORING: frozenset[str] = frozenset()
+SCORING = frozenset({"scorecam", "ablation_cam", "recipro_cam"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "integrated_gradients": Preset(),
         "smoothgrad_integrated": Preset({**_CAPTUM_NOISE, "steps": 50}),
         "expected_gradients": Preset({"samples": 5, "noise_of": "absolute"}),
+        "gradcam": Preset({"relu": False, "upsample": "none"}),
         "guided_backprop": Preset(),
         "deconvolution": Preset(),
         "lrp_epsilon": Preset({"epsilon": 1e-9}),
@@ -51,6 +52,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "smoothgrad_integrated": Preset({"samples": 6, "steps": 100}, loop="smoothgrad_integrated.fastestimator"),
     },
     "mindspore": {
+        "gradcam": Preset({"upsample": "bytes"}),
         "gradient": Preset(),
         "guided_backprop": Preset(),
         "deconvolution": Preset(),

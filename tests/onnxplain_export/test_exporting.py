@@ -20,6 +20,7 @@ from onnxplain.cli import main
 from onnxplain.errors import ModelError, NoGradientError, OnnxplainError, OutputError, ParameterError, VerificationError
 from onnxplain_export import export
 from onnxplain_export.exporting import _labels
+from onnxplain_export.methods import METHODS
 from onnxplain_export.vjp import STANDARD
 from small_models import conv, head, model, node, random_weight
 
@@ -156,7 +157,9 @@ def test_occlusion_needs_pictures(tmp_path: Path) -> None:
     proto = model([node("Gemm", ["x", "fw", "fb"], ["y"])], inputs=[("x", FLOAT, ["N", 8])])
     refused(ModelError, "occlusion needs pictures", proto, tmp_path, methods=["occlusion"])
     bundle = export(proto, tmp_path / "table.explain")
-    assert methods_of(bundle) == {"gradient", "smoothgrad", "integrated_gradients", "smoothgrad_integrated"}
+    found = methods_of(bundle)
+    assert {"gradient", "smoothgrad", "integrated_gradients", "smoothgrad_integrated"} <= found
+    assert not any(METHODS[name]["pictures"] for name in found)
 
 
 def test_the_command_prints_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,7 +302,8 @@ def test_the_description_tells_where_the_bundle_came_from(bundle: Path) -> None:
     ]
     assert description["outputs"][0]["labels"] == list("abcde")
     assert description["preprocessing"]["assumed"]
-    assert set(description["verification"]) == {"forward", "batch", "gradient", "missing", "path", "noise", "masked"}
+    passes = {"forward", "batch", "gradient", "missing"}
+    assert set(description["verification"]) == passes | set(description["graphs"])
     assert all(entry["error"] <= entry["tolerance"] for entry in description["verification"].values())
 
 

@@ -38,6 +38,8 @@ PROOFS = {
     **{f"relevance.{name}": f"relevance by {name} adds up to the score, less what is kept" for name in COMPOSITES},
     "deeplift": "DeepLIFT's parts add up to the difference of the scores",
     "masked": "masked images get the scores that they should",
+    "layer": "features and the gradients at them are those of the network behind the layer",
+    "tail": "features go on to the network's scores",
 }
 
 
@@ -51,6 +53,9 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--labels", type=Path, metavar="FILE", help="the classes' names, one a line")
     parser.add_argument("--name", help="what the bundle calls the model; default: the file's name")
+    parser.add_argument(
+        "--layer", action="append", default=[], metavar="NAME", help="a feature layer for CAM methods; repeatable"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     _add_preprocessing(parser)
     parser.set_defaults(run=run_export)
@@ -81,6 +86,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         labels=arguments.labels,
         name=arguments.name,
         overwrite=arguments.overwrite,
+        layers=arguments.layer,
         **reading(arguments),
     )
     description = json.loads((target / "explainer.json").read_text("utf-8"))

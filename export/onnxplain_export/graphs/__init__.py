@@ -8,10 +8,12 @@ import onnx_ir as ir
 from onnxplain_export.graphs.deeplift import deeplift
 from onnxplain_export.graphs.forward import forward
 from onnxplain_export.graphs.gradient import gradient
+from onnxplain_export.graphs.layer import layer
 from onnxplain_export.graphs.masked import masked
 from onnxplain_export.graphs.noise import noise
 from onnxplain_export.graphs.path import path
 from onnxplain_export.graphs.relevance import relevance
+from onnxplain_export.graphs.tail import tail
 from onnxplain_export.tables import COMPOSITES, DECONVOLUTION, GUIDED
 
 GRAPHS: dict[str, Callable[..., ir.Model]] = {
@@ -27,6 +29,9 @@ GRAPHS: dict[str, Callable[..., ir.Model]] = {
     "masked": masked,
 }
 
+AT_LAYERS: dict[str, Callable[..., ir.Model]] = {"layer": layer, "tail": tail}
+"""The graphs that each feature layer has of its own."""
+
 COLUMNS: dict[str, tuple[str, ...]] = {
     "path": ("alpha", "weight"),
     "noise": ("draw", "alpha", "weight", "multiply"),
@@ -35,7 +40,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 """The columns of each graph's step table."""
 
 SCORING = frozenset({"forward", "masked", "masked.random", "masked.segments", "tail"})
-DIFFERENTIATED = frozenset(GRAPHS) - SCORING
+DIFFERENTIATED = frozenset({*GRAPHS, *AT_LAYERS}) - SCORING
 """The graphs that need no gradient, and those that hold a backward pass: no gradient, no graph."""
 
 SHARING = {

@@ -56,6 +56,7 @@ RESERVED = frozenset(
         "gamma",
         "high",
         "kept",
+        "layer",
         "low",
         "norm",
         "reference",

@@ -1,6 +1,6 @@
 """Proves a bundle against its source before it is called done; what was measured goes into explainer.json."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ import onnxruntime
 from onnxplain.errors import ModelError, VerificationError
 from onnxplain_export.evaluate import run, session_of
 from onnxplain_export.graphs import GRAPHS
+from onnxplain_export.grids import Layer
+from onnxplain_export.layers import graph_name
 from onnxplain_export.normalize import Normalized, named_value
 from onnxplain_export.normalize.onward import onward
 from onnxplain_export.normalize.opset import runnable
 from onnxplain_export.normalize.precision import to_float32
 from onnxplain_export.verify.agreements import AGREEMENTS
 from onnxplain_export.verify.differences import across_the_gradient, along_the_gradient, rounding_of_scores
+from onnxplain_export.verify.layers import layer_checks
 from onnxplain_export.verify.proof import (
     IMAGES,
     Array,
@@ -42,7 +45,13 @@ JITTERS_ALLOWED = 4.0
 HALVES = ("float16", "bfloat16")
 
 
-def verify(normalized: Normalized, folder: Path, graphs: Iterable[str], steps: list[dict[str, Any]]) -> dict[str, Any]:
+def verify(
+    normalized: Normalized,
+    folder: Path,
+    graphs: Iterable[str],
+    steps: list[dict[str, Any]],
+    layers: Sequence[Layer] = (),
+) -> dict[str, Any]:
     """The measured errors of every graph; VerificationError names the first that is out of tolerance.
 
     The forward pass is compared with the source, a batch with its images alone, the gradient with finite differences
@@ -74,6 +83,10 @@ def verify(normalized: Normalized, folder: Path, graphs: Iterable[str], steps: l
     for name, check in AGREEMENTS.items():
         if name in sessions:
             _note(record, name, check(proof))
+    for number, at in enumerate(layers):
+        tail = graph_name("tail", number)
+        for name, entry in layer_checks(proof, at, graph_name("layer", number), tail if tail in sessions else None):
+            _note(record, name, entry)
     return record
 
 

@@ -5,6 +5,7 @@ To add one, write a function `(work) -> float32 [N, T, …]` in the family's fil
 
 from onnxplain.loops import (  # noqa: F401 (imported for the loops that they register)
     blur_path,
+    cam,
     fastestimator,
     guided_path,
     noisy,
