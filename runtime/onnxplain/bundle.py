@@ -151,7 +151,8 @@ class Method:
 class Bundle:
     """A bundle's description; `sha256` is that of explainer.json, which holds the hashes of all other files.
 
-    `left_out` says of methods that were wanted why the network doesn't allow them.
+    `left_out` says of methods that were wanted why the network doesn't allow them, `detector` on which network the
+    detector of unusual pictures was trained, where there is one.
     """
 
     path: Path
@@ -171,6 +172,7 @@ class Bundle:
     left_out: Mapping[str, str]
     layers: tuple[Layer, ...]
     verification: Mapping[str, Any]
+    detector: Mapping[str, Any] | None = None
 
     @property
     def image(self) -> Input:
@@ -261,6 +263,7 @@ def _bundle(folder: Path, sha256: str, data: dict[str, Any]) -> Bundle:
         left_out=data.get("left_out") or {},
         layers=tuple(map(_layer, data.get("layers") or ())),
         verification=data.get("verification") or {},
+        detector=data.get("detector"),
     )
     _check_links(bundle)
     return bundle

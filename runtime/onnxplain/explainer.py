@@ -199,7 +199,7 @@ class Explainer:
             raise ParameterError(unknown("method", str(method), self.bundle.methods))
         name, preset = split_method(method, preset)
         if name not in self.bundle.methods:
-            raise ParameterError(unknown("method", name, self.bundle.methods))
+            raise ParameterError(_no_method(self.bundle, name))
         chosen = apply_preset(self.bundle.methods[name], preset)
         if score is not None and score not in EXPLAINS:
             raise ParameterError(unknown("score", str(score), EXPLAINS))
@@ -308,6 +308,15 @@ class Explainer:
             return scores, values
         joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
         return joined[0].astype(np.float32), joined[1] if self.bundle.inside else feeds["image"].values
+
+
+def _no_method(bundle: Bundle, name: str) -> str:
+    """Why a bundle doesn't have a method, and what to do."""
+    if name in bundle.left_out:
+        return f"the bundle has no {name}: {bundle.left_out[name]}"
+    if name == "rise_plus":
+        return f"rise_plus needs a detector; train one: onnxplain detector {bundle.path} --data PICTURES"
+    return unknown("method", name, bundle.methods) + "; which ones a bundle has is chosen at export (--methods)"
 
 
 def _sizes(shape: Shape) -> tuple[int, ...]:

@@ -27,10 +27,12 @@ class Preset:
     explains: str | None = None
 
 
+_MINDSPORE_MASKS = {"masks": 6000, "cells": 10, "probability": 0.5}
 _CAPTUM_NOISE = {"samples": 5, "noise": 1.0, "noise_of": "absolute"}
 
 PRESETS: dict[str, dict[str, Preset]] = {
     "captum": {
+        "occlusion": Preset({"stride": 1}, plan="windows.captum", explains="logits"),
         "gradient": Preset(loop="saliency"),
         "input_x_gradient": Preset(),
         "smoothgrad": Preset(_CAPTUM_NOISE),
@@ -52,6 +54,9 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "smoothgrad_integrated": Preset({"samples": 6, "steps": 100}, loop="smoothgrad_integrated.fastestimator"),
     },
     "mindspore": {
+        "occlusion": Preset(plan="windows.mindspore", finish="covered_once_more"),
+        "rise": Preset(_MINDSPORE_MASKS, plan="random_masks.mindspore", loop="per_mask"),
+        "rise_plus": Preset(_MINDSPORE_MASKS, plan="random_masks.mindspore", loop="detected.per_mask"),
         "gradcam": Preset({"upsample": "bytes"}),
         "gradient": Preset(),
         "guided_backprop": Preset(),
@@ -63,7 +68,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "integrated_gradients": Preset({"steps": 25, "rule": "inclusive"}),
         "blur_integrated_gradients": Preset({"rule": "riemann_left"}),
         "guided_integrated_gradients": Preset(),
-        "xrai": Preset({"steps": 100, "rule": "inclusive", "baseline": "range", "channels": "max"}),
+        "xrai": Preset({"steps": 100, "rule": "inclusive", "baseline": "range", "reduction": "max"}),
     },
 }
 """The systems, and their forms of the methods that they have. How each draws a map is in heatmap.HEATMAP_PRESETS."""

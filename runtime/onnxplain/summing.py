@@ -35,7 +35,12 @@ def mean(total: NDArray[np.float64], norm: NDArray[np.float64]) -> NDArray[np.fl
     return np.divide(total, norm, out=np.zeros_like(total), where=np.broadcast_to(norm, total.shape) != 0)
 
 
-FINISH: dict[str, Finish] = {"mean": mean}
+def covered_once_more(total: NDArray[np.float64], norm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """|total| / (1 + norm): MindSpore's occlusion, which counts one window more than there are."""
+    return np.abs(total) / (1 + norm)
+
+
+FINISH: dict[str, Finish] = {"mean": mean, "covered_once_more": covered_once_more}
 
 
 def find_finish(name: str) -> Finish:

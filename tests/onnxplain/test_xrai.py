@@ -86,7 +86,7 @@ def test_a_map_is_the_regions_mean_of_integrated_gradients_from_both_ends_of_the
         attribution += (images - start) * gradient((images + start) / 2, 2) / 2
     attribution = attribution.sum(axis=1) if channels == "sum" else attribution.max(axis=1)
     expected = np.stack([grown(one, MASKS) for one in attribution])
-    found = explainer.explain(images, "xrai", 2, segments=LABELS, channels=channels, baseline="range").attribution
+    found = explainer.explain(images, "xrai", 2, segments=LABELS, reduction=channels, baseline="range").attribution
     assert found.shape == (3, 1, HEIGHT, WIDTH)
     assert_allclose(found[:, 0], expected, rtol=1e-4, atol=1e-5)
 

@@ -81,7 +81,7 @@ def test_a_network_that_cannot_share_says_where() -> None:
             return self.head(self.recurrent(series)[0][:, -1])
 
     normalized = normalize(of_torch(Network(), torch.zeros(1, 7, 4)))
-    with pytest.raises(NoGradientError, match="begin with the rows|shape"):
+    with pytest.raises(NoGradientError, match=r"begin with the rows|shape"):
         gradient(normalized, shares=True)
 
 

@@ -38,6 +38,8 @@ PROOFS = {
     **{f"relevance.{name}": f"relevance by {name} adds up to the score, less what is kept" for name in COMPOSITES},
     "deeplift": "DeepLIFT's parts add up to the difference of the scores",
     "masked": "masked images get the scores that they should",
+    "masked.random": "images masked at random get the scores that they should",
+    "masked.segments": "images with segments hidden get the scores that they should",
     "layer": "features and the gradients at them are those of the network behind the layer",
     "tail": "features go on to the network's scores",
 }

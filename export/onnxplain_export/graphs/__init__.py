@@ -9,7 +9,7 @@ from onnxplain_export.graphs.deeplift import deeplift
 from onnxplain_export.graphs.forward import forward
 from onnxplain_export.graphs.gradient import gradient
 from onnxplain_export.graphs.layer import layer
-from onnxplain_export.graphs.masked import masked
+from onnxplain_export.graphs.masked import RANDOM_COLUMNS, masked, masked_random, masked_segments
 from onnxplain_export.graphs.noise import noise
 from onnxplain_export.graphs.path import path
 from onnxplain_export.graphs.relevance import relevance
@@ -27,6 +27,8 @@ GRAPHS: dict[str, Callable[..., ir.Model]] = {
     "path": path,
     "noise": noise,
     "masked": masked,
+    "masked.random": masked_random,
+    "masked.segments": masked_segments,
 }
 
 AT_LAYERS: dict[str, Callable[..., ir.Model]] = {"layer": layer, "tail": tail}
@@ -36,6 +38,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "path": ("alpha", "weight"),
     "noise": ("draw", "alpha", "weight", "multiply"),
     "masked": ("top", "left", "bottom", "right"),
+    "masked.random": RANDOM_COLUMNS,
+    "masked.detected": RANDOM_COLUMNS,
 }
 """The columns of each graph's step table."""
 

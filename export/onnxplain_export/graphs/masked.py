@@ -1,22 +1,68 @@
-"""Scores of images with a window replaced, and their sums over the windows: occlusion.
+"""Scores of masked images, and their sums over the masks: one body for every method that perturbs a picture.
 
-Zeiler, Fergus: Visualizing and Understanding Convolutional Networks (2013, arXiv:1311.2901).
+- `masked`: a window is replaced. Occlusion (Zeiler, Fergus 2013, arXiv:1311.2901).
+- `masked_random`: random cells are kept. RISE (Petsiuk, Das, Saenko 2018, arXiv:1806.07421).
+- `masked_segments`: segments are kept as the step says. What is solved outside: KernelSHAP, LIME, Sobol, HSIC.
+- `masked_detected`: as `masked_random`, each mask weighted by how much the masked image looks like the training data.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnxplain.errors import ModelError
+from onnxplain_export.graphs.features import pooled
 from onnxplain_export.graphs.frame import (
     Frame,
     chosen_input,
     close_frame,
-    column,
     connect,
     open_frame,
     per_image,
 )
-from onnxplain_export.normalize import BATCH, Normalized
+from onnxplain_export.graphs.masks import painted, random_cells, windows
+from onnxplain_export.normalize import BATCH, Normalized, named_value
+
+RANDOM_COLUMNS = (
+    "draw",
+    "probability",
+    "cells",
+    "scale_row",
+    "scale_column",
+    "shifts_row",
+    "shifts_column",
+    "row",
+    "flip",
+)
+NORM_ROOM = 1e-4
+"""Added to the norms of features and weights, as DeConf does."""
+SMALLEST_RANGE = 1e-12
+"""Keeps 0 / 0 from happening where low and high are equal."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A head that says how much an image looks like the training data: the largest cosine of features and a class.
+
+    `features` names the value [rows, …, F, …] that holds them, `axis` is that of F; the other axes are averaged.
+    `weight` is [classes, F].
+    """
+
+    features: str
+    axis: int
+    weight: NDArray[np.float32]
+
+
+@dataclass
+class _Masked:
+    """The graph up to the scores: the inputs that all have, the masks in the image's layout, the scores [N, K, T]."""
+
+    frame: Frame
+    mask: ir.Value
+    scores: ir.Value
+    map_shape: list[int]
 
 
 def masked(normalized: Normalized) -> ir.Model:
@@ -24,46 +70,110 @@ def masked(normalized: Normalized) -> ir.Model:
 
     m_k is 1 inside the window (top ≤ row < bottom, left ≤ column < right), where the image becomes `fill`.
     """
-    if normalized.layout is None:
-        raise ModelError(f"occlusion needs pictures; input {normalized.image!r} has shape {normalized.image_shape}")
-    frame = open_frame(normalized)
+    frame = _open(normalized)
     op = frame.op
-    chosen = chosen_input(frame)
-    steps = frame.input("steps", ["S", "K", 4])
-    fill = frame.input("fill", [f"fill_{axis}" for axis in range(1 + frame.rank)])
+    chosen, steps = chosen_input(frame), frame.input("steps", ["S", "K", 4])
+    fill = _fill_input(frame)
     reference = frame.input("reference", [BATCH, "T"])
-    activated = frame.input("activated", [1])
-    mask = _window(frame, steps)
-    change = op.Mul(mask, per_image(frame, op.Sub(fill, frame.value)))
-    rows = op.Reshape(op.Add(per_image(frame, frame.value), change), [-1, *frame.shape])
-    connect(frame, rows, [op.Shape(steps, start=1, end=2)])
-    scores = _scores_of_targets(frame, chosen, steps, activated)
-    drop = op.Sub(op.Unsqueeze(reference, [1]), scores)
-    map_shape = [1, *normalized.size] if normalized.layout == "NCHW" else [*normalized.size, 1]
-    weighted = op.Mul(op.Unsqueeze(mask, [2]), op.Unsqueeze(drop, [3, 4, 5]))
-    frame.output("scores", scores, [BATCH, "K", "T"])
-    frame.output("total", op.ReduceSum(weighted, [1], keepdims=0), [BATCH, "T", *map_shape])
-    frame.output("norm", op.ReduceSum(mask, [1], keepdims=1), ["S", 1, *map_shape])
+    made = _scored(frame, windows(op, steps, normalized.size), fill, chosen, keep=False)
+    drop = op.Sub(op.Unsqueeze(reference, [1]), made.scores)
+    frame.output("scores", made.scores, [BATCH, "K", "T"])
+    frame.output("total", _weighted_sum(made, drop), [BATCH, "T", *made.map_shape])
+    frame.output("norm", op.ReduceSum(made.mask, [1], keepdims=1), ["S", 1, *made.map_shape])
     return close_frame(frame, "masked")
 
 
-def _window(frame: Frame, steps: ir.Value) -> ir.Value:
-    """The windows as masks [N or 1, K, 1, H, W] (or [N or 1, K, H, W, 1])."""
-    op = frame.op
-    height, width = frame.normalized.size
-    channels_first = frame.normalized.layout == "NCHW"
-    top, left, bottom, right = (op.Unsqueeze(column(frame, steps, index), [2, 3, 4]) for index in range(4))
-    row = np.arange(height, dtype=np.float32).reshape((height, 1) if channels_first else (height, 1, 1))
-    col = np.arange(width, dtype=np.float32).reshape((1, width) if channels_first else (width, 1))
-    rows = op.And(op.LessOrEqual(top, op.constant(row)), op.Less(op.constant(row), bottom))
-    columns = op.And(op.LessOrEqual(left, op.constant(col)), op.Less(op.constant(col), right))
-    return op.Cast(op.And(rows, columns), to=int(ir.DataType.FLOAT))
+def masked_random(normalized: Normalized) -> ir.Model:
+    """total = Σ_k m_k score_k, norm = Σ_k m_k, and the scores [N, K, T] of the images masked at random."""
+    made, _ = _random(normalized)
+    frame, op = made.frame, made.frame.op
+    frame.output("scores", made.scores, [BATCH, "K", "T"])
+    frame.output("total", _weighted_sum(made, made.scores), [BATCH, "T", *made.map_shape])
+    frame.output("norm", op.ReduceSum(made.mask, [1], keepdims=1), ["S", 1, *made.map_shape])
+    return close_frame(frame, "masked.random")
 
 
-def _scores_of_targets(frame: Frame, chosen: ir.Value, steps: ir.Value, activated: ir.Value) -> ir.Value:
+def masked_segments(normalized: Normalized) -> ir.Model:
+    """The scores [N, K, T] of images whose segments are kept (1), replaced by `fill` (0), or mixed (between).
+
+    A step is the state of every segment; `segments` numbers each pixel's.
+    """
+    frame = _open(normalized)
+    chosen, steps = chosen_input(frame), frame.input("steps", ["S", "K", "segments"])
+    segments = frame.input("segments", ["P", *normalized.size], ir.DataType.INT64)
+    fill = _fill_input(frame)
+    made = _scored(frame, painted(frame.op, steps, segments, normalized.size), fill, chosen)
+    frame.output("scores", made.scores, [BATCH, "K", "T"])
+    return close_frame(frame, "masked.segments")
+
+
+def masked_detected(normalized: Normalized, detector: Detector) -> ir.Model:
+    """total = Σ_k s_k m_k score_k, norm = Σ_k m_k; scores [N, K, T] and the detector's `confidence` [N, K].
+
+    s_k = (clip(confidence, low, high) − low) / (high − low): scores and detector come from the same forward pass.
+    """
+    made, steps = _random(normalized)
+    frame, op = made.frame, made.frame.op
+    low, high = (op.Unsqueeze(frame.input(name, [BATCH]), [1]) for name in ("low", "high"))
+    count = op.Shape(steps, start=1, end=2)
+    confidence = op.Reshape(_confidence(frame, detector), op.Concat([-1], count, axis=0))
+    span = op.Add(op.Sub(high, low), SMALLEST_RANGE)
+    share = op.Div(op.Sub(op.Min(op.Max(confidence, low), high), low), span)
+    terms = op.Mul(made.scores, op.Unsqueeze(share, [2]))
+    frame.output("scores", made.scores, [BATCH, "K", "T"])
+    frame.output("confidence", confidence, [BATCH, "K"])
+    frame.output("total", _weighted_sum(made, terms), [BATCH, "T", *made.map_shape])
+    frame.output("norm", op.ReduceSum(made.mask, [1], keepdims=1), ["S", 1, *made.map_shape])
+    return close_frame(frame, "masked.detected")
+
+
+def _random(normalized: Normalized) -> tuple[_Masked, ir.Value]:
+    """The graph up to the scores of randomly masked images, and its step table."""
+    frame = _open(normalized)
+    chosen, steps = chosen_input(frame), frame.input("steps", ["S", "K", len(RANDOM_COLUMNS)])
+    fill = _fill_input(frame)
+    seed = frame.input("seed", [1], ir.DataType.INT64)
+    return _scored(frame, random_cells(frame.op, steps, seed, normalized.size), fill, chosen), steps
+
+
+def _open(normalized: Normalized) -> Frame:
+    if normalized.layout is None:
+        raise ModelError(
+            f"methods that mask need pictures; input {normalized.image!r} has shape {normalized.image_shape}"
+        )
+    return open_frame(normalized)
+
+
+def _fill_input(frame: Frame) -> ir.Value:
+    return frame.input("fill", [f"fill_{axis}" for axis in range(1 + frame.rank)])
+
+
+def _scored(frame: Frame, mask: ir.Value, fill: ir.Value, chosen: ir.Value, keep: bool = True) -> _Masked:
+    """Feeds the masked images to the network: `mask` [N or 1, K, H, W] is where the image is kept, or replaced."""
+    op, normalized = frame.op, frame.normalized
+    activated = frame.input("activated", [1])
+    channels_first = normalized.layout == "NCHW"
+    mask = op.Unsqueeze(mask, [2 if channels_first else 4])
+    replaced = op.Sub(1.0, mask) if keep else mask
+    change = op.Mul(replaced, per_image(frame, op.Sub(fill, frame.value)))
+    points = op.Add(per_image(frame, frame.value), change)
+    count = op.Shape(points, start=1, end=2)
+    connect(frame, op.Reshape(points, [-1, *frame.shape]), [count])
+    scores = _scores_of_targets(frame, chosen, count, activated)
+    return _Masked(frame, mask, scores, [1, *normalized.size] if channels_first else [*normalized.size, 1])
+
+
+def _weighted_sum(made: _Masked, terms: ir.Value) -> ir.Value:
+    """Σ_k m_k terms_k: [N, T, 1, H, W] (NHWC: [N, T, H, W, 1])."""
+    op = made.frame.op
+    masks = op.Reshape(made.mask, [0, 0, -1])
+    return op.Reshape(op.MatMul(op.Transpose(terms, perm=[0, 2, 1]), masks), [0, 0, *made.map_shape])
+
+
+def _scores_of_targets(frame: Frame, chosen: ir.Value, count: ir.Value, activated: ir.Value) -> ir.Value:
     """The targets' scores [N, K, T], activated where `activated` is 1; of free scores ⟨cotangent, scores⟩."""
     op, shape = frame.op, frame.normalized.scores.shape
-    images, count = op.Shape(chosen, start=0, end=1), op.Shape(steps, start=1, end=2)
+    images = op.Shape(chosen, start=0, end=1)
     table = op.Reshape(_activated(frame, activated), op.Concat(images, count, list(shape), axis=0))
     if frame.normalized.scores.free:
         products = op.Mul(op.Unsqueeze(table, [2]), op.Unsqueeze(chosen, [1]))
@@ -81,3 +191,13 @@ def _activated(frame: Frame, activated: ir.Value) -> ir.Value:
     axis = 1 if scores.class_axis is None else scores.class_axis
     probabilities = op.Softmax(frame.scores, axis=axis) if kind == "softmax" else op.Sigmoid(frame.scores)
     return op.Where(op.Greater(activated, 0.5), probabilities, frame.scores)
+
+
+def _confidence(frame: Frame, detector: Detector) -> ir.Value:
+    """The detector's answer [rows]: the largest cosine between a row's features and a class's weight."""
+    op = frame.op
+    features = pooled(frame, named_value(frame.graph, detector.features), detector.axis)
+    length = op.Sqrt(op.ReduceSum(op.Mul(features, features), [1], keepdims=1))
+    weight = detector.weight / (np.linalg.norm(detector.weight, axis=1, keepdims=True) + NORM_ROOM)
+    cosines = op.MatMul(op.Div(features, op.Add(length, NORM_ROOM)), op.floats(weight.T))
+    return op.ReduceMax(cosines, [1], keepdims=0)

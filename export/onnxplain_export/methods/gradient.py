@@ -123,7 +123,7 @@ GRADIENT = {
         steps=_steps(50),
         rule=_RULE,
         baseline=_baseline("black_white", "black_white", "range", *_NAMES[:4]),
-        channels=choice("sum", "how a pixel's channels become one number", "sum", "max"),
+        reduction=choice("sum", "how a pixel's channels become one number", "sum", "max"),
         segments=array(None, "labels [H, W] or masks [S, H, W] of your own, for all images or for each"),
     ),
 }

@@ -11,6 +11,7 @@ from onnxplain.random import normal
 from onnxplain_export.graphs import SHARING
 from onnxplain_export.tables import COMPOSITES
 from onnxplain_export.verify.conservation import complete, conserved, guided
+from onnxplain_export.verify.masks import masked_random, masked_segments
 from onnxplain_export.verify.proof import Array, Proof, relative, worst
 
 TOLERANCE = 1e-4
@@ -122,6 +123,8 @@ AGREEMENTS: Mapping[str, Callable[[Proof], dict[str, Any]]] = {
     "path": path,
     "noise": noise,
     "masked": masked,
+    "masked.random": masked_random,
+    "masked.segments": masked_segments,
     **{name: partial(sharing, plain) for name, plain in SHARING.items()},
     "gradient.guided": guided("gradient.guided"),
     "gradient.deconvolution": guided("gradient.deconvolution"),

@@ -10,6 +10,7 @@ from onnxplain.loops import (  # noqa: F401 (imported for the loops that they re
     guided_path,
     noisy,
     paths,
+    perturbation,
     summed,
     xrai,
 )

@@ -28,13 +28,13 @@ def xrai(work: Work) -> NDArray[np.float32]:
     """Maps [N, T, 1, H, W] ([N, T, H, W, 1] for NHWC): each region's mean attribution.
 
     The attribution is the mean of integrated gradients from all baselines ("black_white", each image's own "range" of
-    values, or given ones), its channels added up, or the largest for `channels` "max".
+    values, or given ones), its channels added up, or the largest for `reduction` "max".
     """
     if work.bundle.inside is not None:
         raise ParameterError(f"xrai needs gradients at the picture; this bundle's are at {work.bundle.inside.name!r}")
     height, width = (axis - 4 for axis in spatial_axes(work.bundle.image.layout, work.values))
     reduced = np.moveaxis(_attributions(work), (height, width), (-2, -1))
-    reduced = reduced.max(axis=2) if work.parameters["channels"] == "max" else reduced.sum(axis=2)
+    reduced = reduced.max(axis=2) if work.parameters["reduction"] == "max" else reduced.sum(axis=2)
     maps = np.empty((*work.chosen.targets.shape, *work.map_shape), np.float32)
     for number, masks in enumerate(_masks(work)):
         for target, attribution in enumerate(reduced[number]):
