@@ -18,12 +18,22 @@ STEPS = [
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The bundle of each shipped network, with every method."""
+    """The bundle of each shipped network, with the methods on the core graphs."""
     folder = tmp_path_factory.mktemp("bundles")
     return {
         name: export(
             MODELS / f"{name}.onnx", folder / f"{name}.explain", preprocessing=STEPS, labels=MODELS / "labels.txt"
         )
+        for name in ("honest", "shortcut")
+    }
+
+
+@pytest.fixture(scope="session")
+def all_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The bundle of each shipped network, with all methods."""
+    folder = tmp_path_factory.mktemp("all_bundles")
+    return {
+        name: export(MODELS / f"{name}.onnx", folder / f"{name}.explain", preprocessing=STEPS, methods="all")
         for name in ("honest", "shortcut")
     }
 
