@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder to write; default: demo")
     arguments = parser.parse_args()
     output = arguments.output if arguments.output.is_absolute() else ROOT / arguments.output
-    python = install("cpu,export")
+    python = install("cpu,export,segments" if arguments.all else "cpu,export")
     command = [str(python), str(ROOT / "tools" / "demo_report.py"), str(output), *(["--all"] if arguments.all else [])]
     return subprocess.run(command, check=False).returncode
 

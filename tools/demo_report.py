@@ -77,7 +77,8 @@ def main() -> int:
 def make_report(folder: Path, every_method: bool = False) -> Path:
     """Exports, explains and writes the report; returns its path."""
     samples = read_samples()
-    explainers = {name: Explainer(exported(name, folder), device="cpu") for name in NETWORKS}
+    wanted = "all" if every_method else CORE
+    explainers = {name: Explainer(exported(name, folder, wanted), device="cpu") for name in NETWORKS}
     methods = tuple(explainers["honest"].bundle.methods) if every_method else CORE
     results = {
         (network, method): explain(explainer, network, method, samples)
@@ -138,14 +139,15 @@ def mask(picture: str, part: str) -> NDArray[np.bool_]:
     return np.asarray(read_picture(MODELS / "masks" / f"{Path(picture).stem}.{part}.png")[..., 0] > 127)
 
 
-def exported(name: str, folder: Path) -> Path:
-    """The network's bundle, made anew."""
+def exported(name: str, folder: Path, methods: Sequence[str] | str) -> Path:
+    """The network's bundle with these methods, made anew."""
     print(f"exporting models/{name}.onnx", flush=True)
     return export(
         MODELS / f"{name}.onnx",
         folder / f"{name}.explain",
         preprocessing=PREPROCESSING,
         labels=MODELS / "labels.txt",
+        methods=methods,
         overwrite=True,
     )
 

@@ -56,7 +56,10 @@ def _family(family: str, entries: Mapping[str, Any]) -> Iterator[str]:
     yield f"| {family} | what a map shows | parameters |"
     yield "|---|---|---|"
     for name, entry in entries.items():
-        parameters = ", ".join(f"`{key}={value['default']}`" for key, value in entry["parameters"].items())
+        defaults = {key: value["default"] for key, value in entry["parameters"].items()}
+        parameters = ", ".join(
+            f"`{key}={value}`" if value not in ("", None) else f"`{key}`" for key, value in defaults.items()
+        )
         yield f"| `{name}` | {entry['about']} | {parameters or '–'} |"
     yield ""
 
