@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import coverage_table
+import ground_truth_table
 from onnxplain.preprocessing import PRESETS
 from onnxplain_export.methods.activation import ACTIVATION
 from onnxplain_export.methods.gradient import GRADIENT
@@ -101,6 +102,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "operators": operators,
     "presets": presets,
     "accuracies": accuracies,
+    "ground truth": ground_truth_table.table,
 }
 
 

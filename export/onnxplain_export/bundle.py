@@ -83,14 +83,15 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 def write_graphs(folder: Path, models: Mapping[str, ir.Model]) -> list[dict[str, Any]]:
     """Writes every graph to NAME.onnx and each distinct large weight once to weights.data (page-aligned).
 
-    Returns what lies there, in the order of first use: name (in the first graph that has it), offset, shape and dtype.
+    Returns where the forward graph's lie, in the order of first use: name, offset, shape and dtype of each tensor.
     """
     tensors: list[dict[str, Any]] = []
     with (folder / WEIGHTS).open("wb") as file:
         places: dict[str, tuple[int, int]] = {}
-        for model in models.values():
+        for name, model in models.items():
             for value in _by_first_use(model.graph):
-                tensors += _move_out(value, file, places, folder)
+                moved = list(_move_out(value, file, places, folder))
+                tensors += moved if name == "forward" else []
     for name, model in models.items():
         ir.save(model, folder / f"{name}.onnx")
     if not places:

@@ -18,7 +18,7 @@ DESCRIPTION = "explainer.json"
 KINDS = ("int", "float", "bool", "size", "choice", "image", "array", "layer")
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 EXPLAINS = ("logits", "probabilities")
-MEASURES = ("sensitivity", "contribution")
+MEASURES = ("sensitivity", "contribution", "importance")
 
 Shape = tuple[int | str, ...]
 T = TypeVar("T")
@@ -131,8 +131,9 @@ class Method:
     `loop` is the engine's procedure around them: "sum" unless the method is no sum; `beside` names further graphs that
     it runs.
 
-    `measures` says what a map's numbers are: the sensitivity of the score to the input, or contributions to the score
-    (Ancona et al.: Towards better understanding of gradient-based attribution methods, 2018, arXiv:1711.06104).
+    `measures` says what a map's numbers are: the score's sensitivity to the input, contributions that add up to the
+    score (Ancona et al.: Towards better understanding of gradient-based attribution methods, 2018,
+    arXiv:1711.06104), or importance: an order of places, whose numbers mean nothing else.
     """
 
     name: str

@@ -131,4 +131,5 @@ def _blur(rows: Array, bundle: Bundle) -> Array:
     return np.moveaxis(blurred, (-2, -1), (height, width))
 
 
+NAMES = ("black", "white", "mean", "blur", "random")
 _NAMED = {"black": _black, "white": _white, "mean": _mean, "blur": _blur}

@@ -22,7 +22,7 @@ def _cam(about: str, loop: str = "cam", *, relu: bool = True, **entry: Any) -> d
         "relu": flag(relu, "keep only the positive part"),
         "upsample": _UPSAMPLE,
     }
-    return method(about, "layer", loop=loop, measures="contribution", pictures=True, **shared, **entry)
+    return method(about, "layer", loop=loop, measures="importance", pictures=True, **shared, **entry)
 
 
 ACTIVATION: dict[str, dict[str, Any]] = {
@@ -56,7 +56,6 @@ ACTIVATION: dict[str, dict[str, Any]] = {
         "layer",
         beside=("gradient.guided",),
         loop="guided_gradcam",
-        measures="contribution",
         pictures=True,
         layer=_LAYER,
     ),

@@ -118,7 +118,7 @@ GRADIENT = {
         "path",
         "points",
         loop="xrai",
-        measures="contribution",
+        measures="importance",
         pictures=True,
         steps=_steps(50),
         rule=_RULE,

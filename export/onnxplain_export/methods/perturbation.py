@@ -5,7 +5,7 @@ from typing import Any
 from onnxplain_export.methods.method import method
 from onnxplain_export.methods.parameters import FILL, SEED, array, choice, count, number, size
 
-_MASKING: dict[str, Any] = {"explains": "probabilities", "measures": "contribution", "pictures": True}
+_MASKING: dict[str, Any] = {"explains": "probabilities", "measures": "importance", "pictures": True}
 _RANDOM: dict[str, Any] = {
     **_MASKING,
     "masks": count(4000, "random masks, each a pass of the network"),
@@ -25,7 +25,7 @@ _SEGMENTS: dict[str, Any] = {
 }
 
 
-def _solved(about: str, solver: str, measures: str = "contribution", **parameters: Any) -> dict[str, Any]:
+def _solved(about: str, solver: str, measures: str = "importance", **parameters: Any) -> dict[str, Any]:
     """A method on segments, whose values a solver finds."""
     kinds = {**_MASKING, "measures": measures}
     return method(about, "masked.segments", loop="solve", finish=solver, **kinds, **parameters, **_SEGMENTS)
@@ -69,13 +69,11 @@ PERTURBATION = {
     "sobol": _solved(
         "how much of the score's variance a segment has part in (Fel 2021)",
         "total_indices",
-        measures="sensitivity",
         designs=count(32, "points; each is a pass, and one more for every segment", 100_000, 2),
     ),
     "hsic": _solved(
         "how strongly the score depends on a segment (Novello 2022)",
         "dependence",
-        measures="sensitivity",
         samples=count(1500, "random halves of the segments, each a pass of the network", 20_000, 4),
     ),
 }

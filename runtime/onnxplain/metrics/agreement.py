@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import ParameterError
-from onnxplain.fills import baselines
+from onnxplain.fills import NAMES, baselines
 from onnxplain.metrics.places import replaced, to_places
 from onnxplain.metrics.registry import Measurement, metric
 from onnxplain.metrics.subject import SCORES, Subject
@@ -45,7 +45,7 @@ def infidelity(
     (in)fidelity and sensitivity of explanations, 2019, arXiv:1901.09392, sections 3 and 4.
     """
     score = score or subject.explains
-    contributes = subject.measures == "contribution"
+    contributes = subject.measures != "sensitivity"
     if contributes and change == "noise":
         raise ParameterError("infidelity: contributions say nothing of noise; use change='squares'")
     maps = subject.maps.astype(np.float64)
@@ -96,6 +96,8 @@ def _baselines(subject: Subject, given: Any, name: str) -> Iterator[NDArray[Any]
     """What stands for nothing: what is given, else what did when the map was made (one or more), else 0."""
     own = [subject.parameters[each] for each in ("baseline", "fill") if each in subject.parameters]
     value = next((value for value in (given, *own) if value is not None), 0.0)
+    if isinstance(value, str) and value not in NAMES:
+        value = 0.0  # xrai's pairs of baselines: no picture is what both stand for
     if given is None and own and subject.bundle is not None:
         draws = subject.parameters.get("baselines", subject.parameters.get("samples", 1))
         return baselines(value, subject.rows, subject.bundle, draws, subject.parameters.get("seed", 0))
