@@ -275,7 +275,8 @@ def test_every_large_weight_is_stored_once_on_a_page_of_its_own(tmp_path: Path) 
         *head("e"),
     ]
     deep = random_weight(8, 8, 3, 3)
-    bundle = export(model(nodes, {"deep": deep, "twin": deep.copy()}), tmp_path / "net.explain")
+    network = model(nodes, {"deep": deep, "twin": deep.copy()})
+    bundle = export(network, tmp_path / "net.explain", methods=["gradient", "integrated_gradients"])
     content = (bundle / "weights.data").read_bytes()
     places = weight_places(bundle)
     parts = [content[offset : offset + length] for offset, length in places]
@@ -388,11 +389,8 @@ def test_the_weights_table_says_what_lies_where_in_the_order_of_use(tmp_path: Pa
     described = json.loads((target / "explainer.json").read_text())["weights"]
     content = (target / described["file"]).read_bytes()
     forward = ir.load(target / "forward.onnx").graph
-    stored = {
-        value.name: value.const_value
-        for value in forward.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
+    tensors = {value.name: value.const_value for value in forward.initializers.values()}
+    stored = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, ir.ExternalTensor)}
     order = [value.name for node in forward for value in node.inputs if value is not None and value.name in stored]
     table = [entry for entry in described["tensors"] if entry["name"] in stored]
     assert [entry["name"] for entry in table] == list(dict.fromkeys(order))

@@ -161,7 +161,7 @@ def test_a_class_tokens_layer_is_the_last_blocks_first_normalisation(tmp_path, o
     network = normalize(read_source(file))
     found = find_layer(network)
     assert found.entry != found.name
-    feature = small_models.run(ir.to_proto(layer_graph(network, found)), feeds(network), "features")
+    feature = small_models.run(ir.to_proto(layer_graph(network, found)), feeds(network), "layer_features")
     caught = []
     module.blocks[1].norm1.register_forward_hook(lambda *given: caught.append(given[2]))
     module(torch.from_numpy(images(network)))
@@ -202,7 +202,7 @@ def test_a_layers_gradient_is_that_of_finite_differences_of_its_tail(case: str) 
     at = named_layer(network, name)
     graph, tail = (ir.to_proto(make(network, at)) for make in (layer_graph, tail_graph))
     given = feeds(network, 3, 2)
-    features, total = (small_models.run(graph, given, output) for output in ("features", "total"))
+    features, total = (small_models.run(graph, given, output) for output in ("layer_features", "total"))
     assert total.shape == (3, 2, *at.shape)
     for target in range(2):
         direction = total[:, target] / np.linalg.norm(total[:, target].reshape(3, -1), axis=1).reshape(3, 1, 1, 1)
@@ -225,7 +225,7 @@ def test_a_tail_of_unchanged_features_gives_the_networks_scores(case: str) -> No
     network, (name, _) = residual(), NAMED[case]
     at = named_layer(network, name)
     given = feeds(network, 3)
-    features = small_models.run(ir.to_proto(layer_graph(network, at)), given, "features")
+    features = small_models.run(ir.to_proto(layer_graph(network, at)), given, "layer_features")
     tail = ir.to_proto(tail_graph(network, at))
     expected = small_models.run(two_pools(), {"x": given["x"]})
     np.testing.assert_allclose(small_models.run(tail, tail_feeds(tail, given, features)), expected, atol=1e-5)
@@ -354,13 +354,13 @@ def test_tokens_that_no_convolution_made_have_the_grid_most_like_the_picture() -
 
 
 def test_names_of_ours_that_a_model_has_are_still_its_own() -> None:
-    nodes = [conv(result="layer"), *head("layer")]  # where "features" is another value's name
+    nodes = [conv(result="layer_features"), *head("layer_features")]
     found = normalized(model(nodes))
-    at = named_layer(found, "layer")
-    assert layer_entry(at, 0, True)["name"] == "layer"
+    at = named_layer(found, "layer_features")
+    assert layer_entry(at, 0, True)["name"] == "layer_features"
     given = {"x": small_models.images(3, 16, 16), "target": np.zeros((3, 1), np.int64)}
-    features = small_models.run(ir.to_proto(layer_graph(found, at)), given, "features")
-    np.testing.assert_allclose(features, small_models.run(model(nodes), {"x": given["x"]}, "layer"), atol=1e-6)
+    features = small_models.run(ir.to_proto(layer_graph(found, at)), given, "layer_features")
+    np.testing.assert_allclose(features, small_models.run(model(nodes), {"x": given["x"]}, "layer_features"), atol=1e-6)
 
 
 def test_entries_number_the_layers_and_the_first_is_the_default() -> None:

@@ -42,7 +42,7 @@ def both(name: str) -> tuple[ir.Model, ir.Model]:
 def feeds_of(model: ir.Model, count: int, targets: np.ndarray) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
     feeds = {"target": targets}
-    for value in model.graph.inputs[: -1]:
+    for value in model.graph.inputs[:-1]:
         shape = [count, *(int(axis) for axis in list(value.shape)[1:])]
         feeds[value.name] = rng.standard_normal(shape).astype(np.float32)
     return feeds
@@ -88,7 +88,9 @@ def test_a_network_that_cannot_share_says_where() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_of_several_targets_are_those_of_each(method: str, tmp_path: Path) -> None:
     explainer = Explainer(export(small_models.classifier(), tmp_path / "net.explain"))
-    assert set(SHARING) <= set(explainer.bundle.graphs)
+    assert {f"{graph}.targets" for graph in ("gradient", "path", "noise")} <= set(explainer.bundle.graphs) & set(
+        SHARING
+    )
     images = small_models.images(*(int(axis) for axis in explainer.bundle.image.shape[1:]), count=2)
     together = explainer.explain(images, method, TARGETS).attribution
     for index in range(3):

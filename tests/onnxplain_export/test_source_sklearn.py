@@ -159,7 +159,8 @@ def test_an_export_names_the_classes_and_is_proved(tmp_path: Path) -> None:
     description = json.loads((bundle / "explainer.json").read_text())
     assert description["name"] == "Pipeline"
     assert description["outputs"][0]["labels"] == names.tolist()
-    assert set(description["methods"]) == {"gradient", "smoothgrad", "integrated_gradients", "smoothgrad_integrated"}
+    assert {"gradient", "smoothgrad", "integrated_gradients"} <= set(description["methods"])
+    assert "occlusion" not in description["methods"]
     rows = ROWS * np.float32([1, 10, 100, 1000])
     ours = Explainer(bundle, device="cpu").gradient(rows, ["virginica"] * len(rows))
     truth = differences(decision, model, rows.astype(np.float64))[:, 2]

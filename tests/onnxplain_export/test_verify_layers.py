@@ -90,7 +90,7 @@ def test_right_graphs_of_a_layer_are_proved(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("graph", "output"), [("layer", "features"), ("layer", "total"), ("layer", "norm"), ("tail", "scores")]
+    ("graph", "output"), [("layer", "layer_features"), ("layer", "total"), ("layer", "norm"), ("tail", "scores")]
 )
 def test_a_wrong_graph_of_a_layer_is_caught(graph: str, output: str) -> None:
     record = checked("last", scaled(output), graph)

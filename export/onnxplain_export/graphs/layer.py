@@ -35,7 +35,7 @@ def layer(normalized: Normalized, at: Layer) -> ir.Model:
         features = op.Squeeze(first, [1, 2])
     rows = gradient_at_rows(frame, row_cotangent(frame, chosen))
     ones = op.Expand(op.floats([[1.0]]), op.Shape(chosen, start=0, end=2))
-    frame.output("features", features, [BATCH, *at.shape])
+    frame.output("layer_features", features, [BATCH, *at.shape])
     frame.output("total", op.Squeeze(split_rows(frame, rows, chosen, None), [1]), [BATCH, "T", *at.shape])
     frame.output("norm", op.Unsqueeze(ones, list(range(2, 2 + frame.rank))), [BATCH, "T", *[1] * frame.rank])
     return close_frame(frame, "layer")

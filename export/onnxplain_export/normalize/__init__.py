@@ -51,7 +51,7 @@ RESERVED = frozenset(
         "cotangent",
         "epsilon",
         "explained",
-        "features",
+        "layer_features",
         "fill",
         "gamma",
         "high",

@@ -24,7 +24,7 @@ def layer_checks(proof: Proof, at: Layer, graph: str, tail: str | None) -> Itera
     The features are those of the network itself, the gradients those of the network behind them for two targets, and
     for the first as its scores rise and fall (`slopes`); the tail's scores are those of the network.
     """
-    found = proof.run(graph, ["features", "total", "norm"], EACH, **{proof.chosen_name: proof.chosen})
+    found = proof.run(graph, ["layer_features", "total", "norm"], EACH, **{proof.chosen_name: proof.chosen})
     features, total, norm = found
     there = _proof_at(proof, at, features, total)
     expected = there.gradient_at(features, EACH, proof.chosen)

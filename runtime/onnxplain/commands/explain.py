@@ -174,7 +174,7 @@ def _explain_all(
     output = explainer.bundle.scores
     for result in results:
         files = _write_files(folder, names[result.images[0].name], result, arguments.original)
-        if outcome.several:
+        if outcome.several and result.images[0].seen is not None:
             files["comparison"] = COMPARISON
         found = predictions(result.scores[0], result.probabilities[0], output, max(LISTED, arguments.top or 0))
         outcome.lines.append(_index_line(result, found, files))

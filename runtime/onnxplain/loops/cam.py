@@ -42,7 +42,7 @@ def cam(work: Work) -> Array:
     """The maps that the formula named by the finish rule makes of a layer's features and gradients."""
     work.map_shape  # noqa: B018 (an error where there are no pictures)
     layer = chosen_layer(work)
-    features, gradients = _layer_run(work, layer, ("features", "total"), 1.0)
+    features, gradients = _layer_run(work, layer, ("layer_features", "total"), 1.0)
     return _as_pictures(work, find_cam(work.method.finish)(features, gradients))
 
 
@@ -53,7 +53,7 @@ def score_cam(work: Work) -> Array:
     `channels`, unless 0, takes only so many of each image's channels, those that vary most over the picture.
     """
     layer = chosen_layer(work)
-    (features,) = _layer_run(work, layer, ("features",), LAYER_SHARE)
+    (features,) = _layer_run(work, layer, ("layer_features",), LAYER_SHARE)
     empty = np.broadcast_to(fill_values("fill", work.parameters["fill"], work.rows, work.bundle), work.rows.shape)
     lowest = work.explained_at(empty, np.arange(work.count))
     maps = np.zeros((*work.chosen.targets.shape, *layer.grid))
@@ -73,7 +73,7 @@ def ablation_cam(work: Work) -> Array:
     """Ablation-CAM: each channel weighs as much as the score loses without it."""
     layer = chosen_layer(work)
     tail, axis = _tail(work, layer), 1 if layer.layout == "NCHW" else -1
-    features, raw = _layer_run(work, layer, ("features",), LAYER_SHARE, keep=True)
+    features, raw = _layer_run(work, layer, ("layer_features",), LAYER_SHARE, keep=True)
     count = features.shape[1]
     ablated = np.empty((*work.chosen.targets.shape, count))
     for image in range(work.count):
@@ -91,7 +91,7 @@ def recipro_cam(work: Work) -> Array:
     """Recipro-CAM: the score that the network finds with the features of one place alone, for each place."""
     layer = chosen_layer(work)
     tail, count = _tail(work, layer), layer.grid[0] * layer.grid[1]
-    features, raw = _layer_run(work, layer, ("features",), LAYER_SHARE, keep=True)
+    features, raw = _layer_run(work, layer, ("layer_features",), LAYER_SHARE, keep=True)
     maps = np.empty((*work.chosen.targets.shape, count))
     for image in range(work.count):
         before = raw[image][: layer.prefix] if layer.prefix else None
@@ -109,7 +109,7 @@ def guided_gradcam(work: Work) -> Array:
     if work.bundle.inside is not None:
         raise ParameterError(f"{work.method.name} needs gradients at the picture, not at {work.bundle.inside.name!r}")
     layer = chosen_layer(work)
-    features, gradients = _layer_run(work, layer, ("features", "total"), 0.5)
+    features, gradients = _layer_run(work, layer, ("layer_features", "total"), 0.5)
     maps = upsampled(positive(gradcam(features, gradients)), work.size, "bilinear")
     (total,) = work.collect(("total",), graph="gradient.guided", share=0.5)
     return guided(maps, total, str(work.bundle.image.layout)).astype(np.float32)
