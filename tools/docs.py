@@ -15,6 +15,7 @@ from typing import Any
 import coverage_table
 import ground_truth_table
 from onnxplain.preprocessing import PRESETS
+from onnxplain_export.methods import CORE, graphs_of
 from onnxplain_export.methods.activation import ACTIVATION
 from onnxplain_export.methods.gradient import GRADIENT
 from onnxplain_export.methods.perturbation import PERTURBATION
@@ -61,7 +62,8 @@ def _family(family: str, entries: Mapping[str, Any]) -> Iterator[str]:
         parameters = ", ".join(
             f"`{key}={value}`" if value not in ("", None) else f"`{key}`" for key, value in defaults.items()
         )
-        yield f"| `{name}` | {entry['about']} | {parameters or '–'} |"
+        mark = "" if graphs_of(entry) <= CORE else " †"
+        yield f"| `{name}`{mark} | {entry['about']} | {parameters or '–'} |"
     yield ""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxplain.errors import ModelError
+from onnxplain.errors import ModelError, ParameterError
 from onnxplain_export.check.checking import refuse_undifferentiable
 from onnxplain_export.graphs import AT_LAYERS, DIFFERENTIATED, GRAPHS, PROVING, SHARING
 from onnxplain_export.grids import Layer
@@ -43,6 +43,10 @@ def build(normalized: Normalized, names: Sequence[str] | str | None, layers: Seq
         raise ModelError(
             f"{pictureless[0]} needs pictures; input {normalized.image!r} has shape {normalized.image_shape}"
         )
+    if normalized.layout is None and not were_named(names) and len(normalized.image_shape) == 3:
+        reason = f"it needs pictures of 1, 3 or 4 channels; input {normalized.image!r} has {normalized.image_shape}"
+        allowed = chosen_methods(names, True)
+        built.left_out.update({name: reason for name in allowed if name not in built.methods})
     if any(graphs_of(entry) & DIFFERENTIATED for entry in built.methods.values()):
         refuse_undifferentiable(normalized)
     for graph, make in GRAPHS.items():
@@ -64,6 +68,8 @@ def _add_layers(built: Built, normalized: Normalized, names: Sequence[str] | str
     """The feature layers and their graphs, where a method runs them."""
     graphs = [graph for graph in AT_LAYERS if _needed(graph, built.methods)]
     if not graphs:
+        if layers:
+            raise ParameterError("--layer is for class activation maps, and none of them is exported")
         return
     try:
         built.layers = chosen_layers(normalized, layers)

@@ -67,17 +67,20 @@ def compare_stream(
         one = first.explain(entry, method, targets, **options)
         if one.targets.ndim > 1:
             raise ParameterError("two bundles are compared for one class of a picture at a time")
-        yield _compared(one, second.explain(entry, method, _target(one, second), **options))
+        yield _compared(one, second.explain(entry, method, _target(one, first, second), **options))
 
 
-def _target(result: Result, second: Explainer) -> list[Any]:
-    """The explained class in the second network: by its name where both have names, else by its number."""
+def _target(result: Result, first: Explainer, second: Explainer) -> list[Any]:
+    """The explained class in the second network: by its name where it has that, else by its number."""
     target, label = int(result.targets[0]), result.labels[0]
-    output = second.bundle.scores
-    if output.labels is not None and label in output.labels:
-        return [output.labels.index(label)]
-    if output.classes is not None and target >= output.classes:
-        raise ParameterError(f"{second.bundle.name} has no class {label!r}: it has {output.classes} classes")
+    ours, theirs = first.bundle.scores, second.bundle.scores
+    if theirs.labels is not None and label in theirs.labels:
+        return [theirs.labels.index(label)]
+    if ours.classes != theirs.classes:
+        raise ParameterError(
+            f"{second.bundle.name} has no class {label!r}, and {theirs.classes} classes where {first.bundle.name} has "
+            f"{ours.classes}; compare networks of the same classes"
+        )
     return [target]
 
 

@@ -93,6 +93,11 @@ def windows(parameters: Mapping[str, Any], height: int, width: int) -> Steps:
     # (side + 4) // 8 is side / 8 rounded, without the round-half-even in which languages differ.
     window = _window(parameters, height, width, max(1, (min(height, width) + 4) // 8))
     strides = _sides(parameters["stride"])
+    if any(stride > side for stride, side in zip(strides, window, strict=True)):
+        raise ParameterError(
+            f"stride={parameters['stride']} is larger than the window, {window[0]}x{window[1]}: the pixels between two "
+            "windows would never be hidden"
+        )
     tops, lefts = (
         _offsets(side, w, s or max(1, w // 2)) for side, w, s in zip((height, width), window, strides, strict=True)
     )

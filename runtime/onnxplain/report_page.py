@@ -48,7 +48,8 @@ body {
 }
 main, footer { max-width: 84rem; margin: 0 auto; padding: 0 1.25rem; }
 .top { padding: 3rem 0 1rem; }
-h1 { font-size: clamp(1.7rem, 4vw, 2.5rem); line-height: 1.15; letter-spacing: -0.02em; margin: 0 0 1rem; }
+h1 { font-size: clamp(1.7rem, 4vw, 2.5rem); line-height: 1.15; letter-spacing: -0.02em; margin: 0 0 1rem;
+  overflow-wrap: anywhere; }
 h2 { font-size: 1.4rem; letter-spacing: -0.01em; margin: 3rem 0 .6rem; }
 h3 { font-size: 1.05rem; margin: 0; overflow-wrap: anywhere; }
 h4 { font-size: .95rem; margin: 0 0 .45rem; overflow-wrap: anywhere; }

@@ -30,6 +30,14 @@ def second(folder) -> Explainer:
     return Explainer(write_toy_bundle(folder / "second.explain", linear=True), device="cpu")
 
 
+def test_networks_of_other_classes_are_not_compared(first, folder, pictures):
+    description = json.loads((first.bundle.path / "explainer.json").read_text())
+    outputs = [{**description["outputs"][0], "classes": 7, "labels": None}]
+    other = Explainer(write_toy_bundle(folder / "other.explain", outputs=outputs), device="cpu")
+    with pytest.raises(ParameterError, match="compare networks of the same classes"):
+        compare(first, other, pictures)
+
+
 @pytest.fixture
 def bundles(first, second) -> list[str]:
     return [str(explainer.bundle.path) for explainer in (first, second)]

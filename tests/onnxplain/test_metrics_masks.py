@@ -73,7 +73,7 @@ def test_a_file_is_inside_wherever_it_is_not_black(bundle, tmp_path, picture):
 
 
 def test_a_wrong_mask_says_what_would_be_right(bundle, image, tmp_path):
-    with pytest.raises(ParameterError, match=r"image 0 has 31 rows x 20 columns.*needs one of 20 rows x 31.*or of 8"):
+    with pytest.raises(ParameterError, match=r"image 0 is of 31 rows x 20 columns.*needs one of 20 rows x 31.*or of 8"):
         masks_for([mask_of(0, 0, 5, 5, (31, 20))], image, bundle)
     with pytest.raises(ParameterError, match=r"mask of image 0 is empty"):
         masks_for([np.zeros((20, 31))], image, bundle)

@@ -196,6 +196,7 @@ def test_mindspores_rise_is_the_mean_of_probability_times_mask(network):
 @pytest.mark.parametrize(
     ("method", "parameters", "message"),
     [
+        ("occlusion", {"window": 3, "stride": 4}, "never be hidden"),
         ("occlusion", {"window": 13}, r"window=13 hides the whole image of 13x10 .*or a pair \(rows, columns\)"),
         ("occlusion", {"window": (4, 11)}, r"at most \(13, 10\)"),
         ("occlusion", {"window": (1, 2, 3)}, "pair"),

@@ -132,8 +132,11 @@ def _exported(target: Path, description: dict[str, Any]) -> Iterator[str]:
     yield f"{target}: {', '.join(description['methods'])}"
     for change in description["source"]["changes"]:
         yield f"  changed: {change}"
+    reasons: dict[str, list[str]] = {}
     for name, reason in description["left_out"].items():
-        yield f"  left out: {name}, {reason}"
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        yield f"  left out: {', '.join(names)}: {reason}"
     for name, entry in description["verification"].items():
-        what = PROOFS.get(name, name)
+        what = PROOFS.get(name) or PROOFS.get(name.partition(".")[0], name)
         yield f"  proved: {what} (error {entry['error']:.1e}, tolerance {entry['tolerance']:.0e})"

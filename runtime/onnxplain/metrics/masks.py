@@ -67,7 +67,7 @@ def _mask_for(given: Any, image: Image, bundle: Bundle) -> Mask:
     original = _original_size(image)
     name = os.fspath(given) if isinstance(given, str | os.PathLike) else f"the mask of {image.name}"
     if mask.ndim != 2 or mask.shape not in (original, target):
-        raise ParameterError(f"{name} has {_size(mask.shape)} pixels; {_right(image, original, target)}")
+        raise ParameterError(f"{name} is of {_size(mask.shape)}; {_right(image, original, target)}")
     if not mask.any():
         raise ParameterError(f"{name} is empty; mark what the map should show, or leave the picture out")
     if mask.shape == original:
@@ -87,7 +87,7 @@ def _right(image: Image, original: tuple[int, ...] | None, target: tuple[int, in
 
 def _size(shape: Sequence[int]) -> str:
     """Height by width, in words that can't be mistaken."""
-    return f"{shape[0]} rows x {shape[1]} columns of" if len(shape) == 2 else f"{list(shape)}"
+    return f"{shape[0]} rows x {shape[1]} columns" if len(shape) == 2 else f"shape {list(shape)}"
 
 
 def _read(path: str | os.PathLike[str]) -> Mask:
