@@ -159,8 +159,12 @@ def explain(explainer: Explainer, network: str, method: str, samples: Sequence[S
 
 
 def share(result: Result, index: int, where: NDArray[np.bool_]) -> float:
-    """How much of a picture's map, in absolute value, lies inside the mask, 0..1."""
+    """How much of a picture's map, in absolute value, lies inside the mask, 0..1.
+
+    Maps that only rank places, such as RISE's, are taken from their lowest value.
+    """
     weight = np.abs(result.attribution[index].astype(np.float64)).sum(axis=0)
+    weight -= weight.min() if result.measures == "importance" else 0
     return float(weight[where].sum() / weight.sum()) if weight.any() else 0.0
 
 

@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from onnxplain.commands import compare, evaluate, explain, info
 from onnxplain.errors import OnnxplainError
@@ -18,9 +18,18 @@ EXPORT_COMMANDS = {
     "detector": "train a detector for rise_plus, from pictures",
     "check": "say what in a model can be differentiated, before any export",
 }
+# Commands that take the parameters of methods, but not as options of their own.
+SETTING_COMMANDS = ("evaluate", "compare")
 EXPORT_MODULE = "onnxplain_export.commands"
 EXPORT_NEEDS = ("onnxplain_export", "onnx", "onnx_ir")
 INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours, so that each is one line; parsers of commands are of this class too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise OnnxplainError(f"{message}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="onnxplain", description="Explain the decisions of an ONNX image classifier.")
+    parser = _Parser(prog="onnxplain", description="Explain the decisions of an ONNX image classifier.")
     parser.add_argument("--version", action="version", version=f"onnxplain {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     if arguments and arguments[0] in EXPORT_COMMANDS:
@@ -57,7 +66,12 @@ def _run(arguments: list[str]) -> int:
     parameters: list[tuple[str, str]] = []
     if arguments and arguments[0] == "explain":
         arguments, parameters = explain.split_parameters(arguments)
-    parsed = parser.parse_args(arguments)
+    parsed, rest = parser.parse_known_args(arguments)
+    if rest:
+        hint = "parameters of methods go in --set NAME=VALUE"
+        if parsed.command not in SETTING_COMMANDS:
+            hint = f"see onnxplain {parsed.command} --help"
+        raise OnnxplainError(f"unrecognized arguments: {' '.join(rest)}; {hint}")
     return parsed.run(argparse.Namespace(**vars(parsed), parameters=parameters)) or 0
 
 

@@ -199,7 +199,7 @@ class Explainer:
             raise ParameterError(unknown("method", str(method), self.bundle.methods))
         name, preset = split_method(method, preset)
         if name not in self.bundle.methods:
-            raise ParameterError(_no_method(self.bundle, name))
+            raise ParameterError(no_method(self.bundle, name))
         chosen = apply_preset(self.bundle.methods[name], preset)
         if score is not None and score not in EXPLAINS:
             raise ParameterError(unknown("score", str(score), EXPLAINS))
@@ -208,6 +208,9 @@ class Explainer:
         if memory is not None:
             self._rows_per_run(self.bundle.graphs[chosen.graph], memory)
         checked = check_parameters(chosen, given)
+        if checked.get("layer") == "":
+            # By name, so that whoever reads the provenance knows which.
+            checked["layer"] = next((layer.name for layer in self.bundle.layers if layer.default), "")
         return _Request(chosen, checked, score or chosen.explains, memory, top, cotangent)
 
     def takes_score(self, method: str) -> bool:
@@ -310,13 +313,14 @@ class Explainer:
         return joined[0].astype(np.float32), joined[1] if self.bundle.inside else feeds["image"].values
 
 
-def _no_method(bundle: Bundle, name: str) -> str:
+def no_method(bundle: Bundle, name: str) -> str:
     """Why a bundle doesn't have a method, and what to do."""
     if name in bundle.left_out:
         return f"the bundle has no {name}: {bundle.left_out[name]}"
     if name == "rise_plus":
         return f"rise_plus needs a detector; train one: onnxplain detector {bundle.path} --data PICTURES"
-    return unknown("method", name, bundle.methods) + "; which ones a bundle has is chosen at export (--methods)"
+    text = unknown("method", name, bundle.methods)
+    return f"{text}{'' if text.endswith('?') else '.'} Which methods a bundle has is chosen at export (--methods)"
 
 
 def _sizes(shape: Shape) -> tuple[int, ...]:

@@ -92,7 +92,10 @@ def _flag(parameter: Parameter, value: Any) -> bool:
 
 def _choice(parameter: Parameter, value: Any) -> str:
     if not isinstance(value, str) or value not in parameter.choices:
-        raise ParameterError(f"unknown {parameter.name} {value!r}; it can be {', '.join(parameter.choices)}")
+        known = [", ".join(parameter.choices)] if parameter.choices else []
+        known += ["an array (.npy file)"] if parameter.kind == "array" else []
+        text = f"; it can be {' or '.join(known)}" if known else ""
+        raise ParameterError(f"unknown {parameter.name} {value!r}{text}")
     return value
 
 

@@ -1,11 +1,14 @@
 """Regions of pictures: their segmentation, and the growing of the most important ones."""
 
 import importlib
+import importlib.util
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.bundle import Method
 from onnxplain.errors import ParameterError
 
 Masks = NDArray[np.bool_]
@@ -18,6 +21,25 @@ SMALLEST = 150
 DILATION = 5
 SMALLEST_GAIN = 50
 PIXELS_AT_ONCE = 4096
+
+
+def lacking(method: Method, parameters: Mapping[str, Any]) -> str | None:
+    """The package that a method needs to segment pictures, and how to get it; None where it has what it needs."""
+    if "segments" not in method.parameters:
+        return None
+    segments = parameters.get("segments", method.parameters["segments"].default)
+    segmenting = segments is None if method.loop == "xrai" else isinstance(segments, str) and segments == "slic"
+    if not segmenting or importlib.util.find_spec("skimage") is not None:
+        return None
+    return 'scikit-image to segment pictures: pip install "onnxplain[segments]"'
+
+
+def refuse_lacking(method: Method, parameters: Mapping[str, Any]) -> None:
+    """ParameterError where a method lacks a package."""
+    reason = lacking(method, parameters)
+    if reason is not None:
+        instead = "give segments= of your own" if method.loop == "xrai" else "use segments='grid'"
+        raise ParameterError(f"{method.name} needs {reason}, or {instead}")
 
 
 def picture_masks(picture: NDArray[Any]) -> Masks:

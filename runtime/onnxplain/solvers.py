@@ -62,7 +62,9 @@ def coalitions(parameters: Parameters, segments: int) -> Design:
     """
     samples, least = int(parameters["samples"]), min(2 * segments, 2 ** min(segments, 40) - 2)
     if samples < least:
-        raise ParameterError(f"samples={samples} are too few for {segments} segments; give at least {least}")
+        raise ParameterError(
+            f"kernel_shap: samples={samples} are too few for {segments} segments; give at least {least}"
+        )
     shown = [np.zeros((1, segments)), np.ones((1, segments))]
     weights = [np.zeros(2)]
     mass = {size: _pair_mass(size, segments) for size in range(1, segments // 2 + 1)}

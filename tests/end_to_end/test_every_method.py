@@ -85,6 +85,13 @@ def test_several_targets_have_the_maps_that_each_has_alone(method: str, explaine
     assert np.linalg.norm(together[:, 1] - alone) <= TOLERANCE * np.linalg.norm(alone)
 
 
+def test_a_result_names_the_layer_that_was_used(explainers: dict[str, Explainer]) -> None:
+    explainer = explainers["residual"]
+    result = explainer.explain(rows_of(explainer, 1), "gradcam")
+    assert result.parameters["layer"] == explainer.bundle.layers[0].name
+    assert result.provenance["parameters"]["layer"] == explainer.bundle.layers[0].name
+
+
 @pytest.mark.parametrize(("preset", "method"), [(p, m) for p, methods in PRESETS.items() for m in methods])
 def test_every_preset_runs_on_a_shipped_network(
     preset: str, method: str, explainers: dict[str, Explainer], pictures: list[Path]

@@ -76,6 +76,69 @@ def test_several_methods_share_a_report_and_each_takes_its_own_parameters(bundle
     assert all(method in report for method in parameters)
 
 
+def test_a_parameter_of_one_method_holds_against_that_of_all(bundle, folder):
+    given = ("--method", "smoothgrad,smoothgrad_integrated", "--set", "smoothgrad.samples=3", "--samples", 2)
+    assert onnxplain("explain", bundle, "pictures/a.png", *given, "-o", "out") == 0
+    samples = {line["method"]: line["provenance"]["parameters"]["samples"] for line in index_of(folder / "out")}
+    assert samples == {"smoothgrad": 3, "smoothgrad_integrated": 2}
+
+
+def test_a_negative_number_is_a_value(bundle, folder):
+    given = ("--method", "integrated_gradients", "--baseline", "-1", "--steps", "3")
+    assert onnxplain("explain", bundle, "pictures/a.png", *given, "-o", "out") == 0
+    assert index_of(folder / "out")[0]["provenance"]["parameters"]["baseline"] == -1
+
+
+def test_the_comparison_says_how_many_methods_it_shows(bundle, folder):
+    for methods, title in (("all", "by every method"), ("gradient,occlusion", "by 2 methods")):
+        given = ("--method", methods, "-o", "out", "--overwrite")
+        assert onnxplain("explain", bundle, "pictures/a.png", *given) == 0
+        assert title in (folder / "out/comparison.html").read_text()
+
+
+@pytest.fixture
+def segmenting(tmp_path, monkeypatch):
+    """A bundle whose gradient is called xrai and segments pictures, where scikit-image is missing."""
+    folder = write_toy_bundle(tmp_path / "segmenting.explain")
+    description = json.loads((folder / "explainer.json").read_text())
+    parameters = {"segments": {"kind": "array", "default": None}}
+    description["methods"]["xrai"] = {**description["methods"]["gradient"], "loop": "xrai", "parameters": parameters}
+    (folder / "explainer.json").write_text(json.dumps(description))
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["explain", "evaluate"])
+def test_of_all_methods_those_that_need_a_missing_package_are_left_out(segmenting, capsys, command):
+    given = ("pictures/a.png", "--method", "all", *(("-o", "out") if command == "explain" else ()))
+    if command == "evaluate":
+        given = (*given, "--metric", "sparseness")
+    assert onnxplain(command, segmenting, *given) == 0
+    line = error_of(capsys)
+    assert "xrai is left out: it needs scikit-image" in line
+    assert 'pip install "onnxplain[segments]"' in line
+
+
+@pytest.mark.parametrize("command", ["explain", "evaluate"])
+def test_a_named_method_without_its_package_is_refused_before_anything_runs(segmenting, capsys, monkeypatch, command):
+    monkeypatch.setattr(Explainer, "_explain", lambda *_: 1 / 0)
+    assert onnxplain(command, segmenting, "pictures", "--method", "gradient,xrai", "-o", "out") == 2
+    assert error_of(capsys).startswith("onnxplain: xrai needs scikit-image to segment pictures: pip install")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_parameters_that_go_in_set_are_said_to(bundle, capsys, command):
+    bundles = (bundle, bundle) if command == "compare" else (bundle,)
+    assert onnxplain(command, *bundles, "pictures", "--samples", "3", "-o", "out") == 2
+    assert "--samples 3; parameters of methods go in --set NAME=VALUE" in error_of(capsys)
+
+
+@pytest.mark.parametrize("arguments", [[], ["explian"], ["explain"], ["info", "a", "--nothing"]])
+def test_a_wrong_command_line_is_one_line(arguments, capsys):
+    assert onnxplain(*arguments) == 2
+    assert "--help" in error_of(capsys)
+
+
 def test_all_methods_are_those_of_the_bundle(bundle, folder):
     assert onnxplain("explain", bundle, "pictures/a.png", "--method", "all", "-o", "out") == 0
     assert len(index_of(folder / "out")) == 5
@@ -139,10 +202,18 @@ def test_pictures_of_one_name_get_files_of_their_own(bundle, folder):
         (["--method", "smothgrad"], "unknown method 'smothgrad'; did you mean 'smoothgrad'?"),
         (["--sampels", "3"], "unknown option or parameter of gradient 'sampels'; did you mean 'samples'?"),
         (["--memroy", "2GB"], "did you mean 'memory'?"),
-        (["--samples", "3"], "gradient has no parameter 'samples'; smoothgrad, smoothgrad_integrated has"),
+        (["--samples", "3"], "gradient has no parameter 'samples'; smoothgrad, smoothgrad_integrated have"),
         (["--method", "smoothgrad", "--samples", "few"], "samples='few' is no whole number"),
         (["--method", "smoothgrad", "--samples", "0"], "out of range: 1 to 1000000"),
         (["--method", "smoothgrad", "--samples"], "--samples needs a value"),
+        (["--method", "smoothgrad", "--samples", "--overwrite"], "--samples needs a value"),
+        (["--method", "occlusion", "--window", "-3"], "window=-3 is out of range"),
+        (["--method", "lime"], "Which methods a bundle has is chosen at export (--methods)"),
+        (["--method", "rise_plus"], "rise_plus needs a detector; train one: onnxplain detector"),
+        (["--set", "occlusion.window=4"], "unknown method of this explanation 'occlusion'; known: gradient"),
+        (["--set", "gradient.window=4"], "gradient has no parameter 'window'; occlusion has"),
+        (["--method", "gradient,occlusion", "--samples", "3"], "gradient, occlusion have no parameter 'samples'"),
+        (["--top", "few"], "argument --top: invalid int value: 'few'; see onnxplain explain --help"),
         (["--method", ","], "names no method"),
         (["--set", "samples"], "write NAME=VALUE"),
         (["--target", "dgo"], "did you mean 'dog'?"),

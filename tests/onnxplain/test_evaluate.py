@@ -307,7 +307,9 @@ def test_masks_reach_the_metrics_of_their_pictures(explainer):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methods": "gradeint"}, "did you mean 'gradient'"),
+        ({"methods": "gradeint"}, "did you mean 'gradient'. Which methods a bundle has"),
+        ({"pictures": []}, "at least one picture"),
+        ({"masks": "masks"}, "masks in a folder go by the names of picture files"),
         ({"metrics": "deletoin"}, "did you mean 'deletion'"),
         ({"metrics": []}, "at least one"),
         ({"settings": {"insertion": {}}}, "settings for 'insertion'"),
@@ -323,9 +325,9 @@ def test_masks_reach_the_metrics_of_their_pictures(explainer):
     ],
 )
 def test_what_does_not_fit_is_an_error(changes, message, explainer, rows):
-    given = {"methods": "gradient", "metrics": "deletion", **changes}
+    given = {"pictures": rows, "methods": "gradient", "metrics": "deletion", **changes}
     with pytest.raises(ParameterError, match=message):
-        evaluate(explainer, rows, **given)
+        evaluate(explainer, **given)
 
 
 def test_scores_of_no_classes_have_no_metrics(explainer, rows):

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from metric_subjects import measuring_bundle
-from onnxplain import Explainer, OnnxplainError, OutputError
+from onnxplain import Explainer, OnnxplainError, OutputError, PictureError
 from onnxplain.commands import evaluate as command
 from onnxplain.metrics import METRICS, evaluate
 
@@ -61,6 +61,24 @@ def test_the_command_prints_the_table_and_writes_the_files(folder, working, caps
     assert_allclose([float(line["value"]) for line in lines], expected.values["gradient", "iosr"])
 
 
+def test_masks_may_be_the_folder_of_their_files(folder, working):
+    explainer, pictures = Explainer(folder, device="cpu"), ["pictures/a.png", "pictures/b.png"]
+    expected = evaluate(explainer, pictures, "gradient", "iosr", masks=["masks/a.png", "masks/b.png"])
+    for masks in ("masks", working / "masks", "masks/{name}.png"):
+        found = evaluate(explainer, pictures, "gradient", "iosr", masks=masks)
+        assert_allclose(found.values["gradient", "iosr"], expected.values["gradient", "iosr"])
+
+
+def test_a_bad_picture_among_good_ones_is_reported_and_the_others_measured(folder, working, capsys):
+    (working / "pictures/empty.png").write_bytes(b"")
+    given = ("--method", "gradient", "--metric", "sparseness,iosr", "--masks", "masks", "-o", "out")
+    assert onnxplain(folder, "pictures", *given) == 1
+    assert capsys.readouterr().err.splitlines()[0].startswith("onnxplain: pictures/empty.png: ")
+    assert json.loads((working / "out/evaluation.json").read_text())["pictures"] == 2
+    with pytest.raises(PictureError, match="none of the 1 pictures"):
+        onnxplain(folder, "pictures/empty.png", "--method", "gradient")
+
+
 def test_an_earlier_evaluation_is_replaced_only_when_asked(folder, working):
     given = (folder, "pictures", "--method", "gradient", "--metric", "sparseness", "-o", "out")
     assert onnxplain(*given) == 0
@@ -85,6 +103,8 @@ def test_the_command_takes_presets_targets_and_classes(folder, working, capsys):
     ("given", "message"),
     [
         (("--method", "gradint"), "did you mean 'gradient'"),
+        (("--method", "lime"), "Which methods a bundle has is chosen at export"),
+        (("--set", "window=4", "--method", "gradient,smoothgrad"), "gradient, smoothgrad have no parameter 'window'"),
         (("--metric", ","), "--metric names no metric"),
         (("--set", "steps"), "write NAME=VALUE"),
         (("--set", "samples=3", "--method", "gradient"), "gradient has no parameter 'samples'"),

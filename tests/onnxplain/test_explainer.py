@@ -100,7 +100,7 @@ def test_occlusion_of_a_linear_network_sums_its_terms(linear, rows):
 
 
 def test_a_pixel_that_no_window_touches_gets_zero(explainer, rows):
-    result = explainer.explain(rows, "occlusion", window=2, stride=4, score="logits")
+    result = explainer.explain(rows, "occlusion", preset="captum", window=2, stride=4, score="logits")
     assert not result.attribution[:, :, 2:4].any()
     assert result.attribution[:, :, :2, :2].all()
 

@@ -1,13 +1,19 @@
 """Whatever can't be explained is one clear error, never a map."""
 
 import json
+import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from onnxplain import Explainer, ModelError, ParameterError, PictureError
+from onnxplain.bundle import Parameter
 from onnxplain.errors import BundleError
+from onnxplain.parameters import check
+from onnxplain.regions import refuse_lacking
+from onnxplain.solvers import coalitions
 from toy_bundle import gradient_of, write_toy_bundle
 
 
@@ -18,7 +24,8 @@ def relative(a, b):
 @pytest.mark.parametrize(
     ("method", "parameters", "message"),
     [
-        ("smothgrad", {}, "unknown method 'smothgrad'; did you mean 'smoothgrad'"),
+        ("smothgrad", {}, "unknown method 'smothgrad'; did you mean 'smoothgrad'. Which methods .* at export"),
+        ("rise_plus", {}, "rise_plus needs a detector; train one: onnxplain detector .* --data PICTURES"),
         ("smoothgrad", {"sample": 3}, "unknown parameter of smoothgrad 'sample'; did you mean 'samples'"),
         ("gradient", {"samples": 3}, "gradient has no parameters, not 'samples'"),
         ("smoothgrad", {"samples": 0}, "samples=0 is out of range: 1 to 1000000"),
@@ -41,6 +48,36 @@ def relative(a, b):
 def test_a_wrong_method_or_parameter_says_what_is_wrong(explainer, rows, method, parameters, message):
     with pytest.raises(ParameterError, match=message):
         explainer.explain(rows, method, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("kind", "choices", "message"),
+    [
+        ("array", ("grid", "slic"), "unknown x 'no'; it can be grid, slic or an array (.npy file)"),
+        ("array", (), "unknown x 'no'; it can be an array (.npy file)"),
+        ("choice", ("a", "b"), "unknown x 'no'; it can be a, b"),
+        ("choice", (), "unknown x 'no'"),
+    ],
+)
+def test_a_wrong_choice_says_what_there_is(kind, choices, message):
+    with pytest.raises(ParameterError) as raised:
+        check(Parameter("x", kind, None, choices=choices, minimum=None, maximum=None, help=""), "no")
+    assert str(raised.value) == message
+
+
+def test_superpixels_without_scikit_image_are_refused_and_the_grid_is_not(explainer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    segments = Parameter("segments", "array", "grid", None, None, "", ("grid", "slic"))
+    method = replace(explainer.bundle.methods["gradient"], name="lime", parameters={"segments": segments})
+    for harmless in ({}, {"segments": "grid"}, {"segments": np.zeros((8, 8), int)}):
+        refuse_lacking(method, harmless)
+    with pytest.raises(ParameterError, match=r"lime needs scikit-image to segment pictures: pip .*, or use segments"):
+        refuse_lacking(method, {"segments": "slic"})
+
+
+def test_too_few_samples_are_an_error_that_names_the_method():
+    with pytest.raises(ParameterError, match="kernel_shap: samples=4 are too few for 49 segments; give at least 98"):
+        coalitions({"samples": 4, "seed": 0}, 49)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True])

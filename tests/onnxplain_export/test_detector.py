@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 import small_models
 from onnxplain import Explainer
+from onnxplain.cli import main
 from onnxplain.errors import BundleError, ModelError, ParameterError, PictureError
 from onnxplain.masks import random_masks
 from onnxplain.plans import PLANS
@@ -261,3 +262,13 @@ def test_a_network_without_a_linear_layer_before_its_scores_asks_for_the_feature
     folder = export(given, tmp_path / "net.explain", methods=METHODS, preprocessing="unit", activation="softmax")
     with pytest.raises(ModelError, match="features="):
         train_detector(folder, pictures, labels="network")
+
+
+@pytest.mark.parametrize(("accuracy", "chance"), [(1 / 6, True), (0.9, False)])
+def test_the_command_says_how_often_the_detector_is_right(monkeypatch, capsys, accuracy, chance):
+    record = {"features": "pool", "pictures": 60, "classes": 6, "accuracy": accuracy}
+    monkeypatch.setattr("onnxplain_export.commands.detector_command.train_detector", lambda *_, **__: record)
+    assert main(["detector", "net.explain", "--data", "pictures"]) == 0
+    said = capsys.readouterr()
+    assert f"right on {100 * accuracy:.1f} % of its training pictures" in said.out
+    assert ("no better than chance" in said.err) == chance

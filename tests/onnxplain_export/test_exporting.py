@@ -141,6 +141,7 @@ def test_a_network_that_ignores_its_input_is_refused(tmp_path: Path) -> None:
         ({"methods": ["smothgrad"]}, "unknown method 'smothgrad'; did you mean 'smoothgrad'"),
         ({"methods": "gradiant"}, "unknown method 'gradiant'; did you mean 'gradient'"),
         ({"methods": []}, "no method"),
+        ({"methods": ["gradient", "rise_plus"]}, "rise_plus is added after export, by: onnxplain detector"),
         ({"preprocessing": "torchvison"}, "did you mean 'torchvision'"),
         ({"score": "logit"}, "did you mean 'logits'"),
         ({"activation": "softmx"}, "did you mean 'softmax'"),

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from onnxplain.messages import say
 from onnxplain_export.detector import train_detector
 
 ABOUT = """Trains an out-of-distribution detector on pictures like those that the network was made for, and adds the
@@ -39,5 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     print(f"{arguments.bundle}: rise_plus, with a detector on {record['features']!r}")
-    print(f"  trained on {record['pictures']} pictures of {record['classes']} classes, names {record['accuracy']:.1%}")
+    print(
+        f"  trained on {record['pictures']} pictures of {record['classes']} classes, right on "
+        f"{100 * record['accuracy']:.1f} % of its training pictures"
+    )
+    if record["accuracy"] <= 1 / record["classes"]:
+        say("no better than chance: train it on more pictures, or for more --epochs")
     return 0

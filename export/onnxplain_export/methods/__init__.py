@@ -28,6 +28,8 @@ def chosen_methods(names: Sequence[str] | str | None, pictures: bool) -> dict[st
     if not names:
         raise ParameterError(f"no method was named; known: {', '.join(METHODS)}")
     for name in names:
+        if name == "rise_plus":
+            raise ParameterError("rise_plus is added after export, by: onnxplain detector BUNDLE --data PICTURES")
         if name not in METHODS:
             raise ParameterError(unknown("method", name, METHODS))
     return {name: METHODS[name] for name in names}

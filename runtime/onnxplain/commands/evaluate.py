@@ -2,13 +2,15 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxplain.bundle import Bundle, Parameter
-from onnxplain.errors import ParameterError, unknown
+from onnxplain.bundle import Bundle
+from onnxplain.commands.chosen import ALL, has_no, named_methods, plain_method, runnable
+from onnxplain.errors import ParameterError, PictureError, unknown
 from onnxplain.explainer import Explainer
+from onnxplain.images import read_images
 from onnxplain.messages import say
 from onnxplain.metrics import METRICS, Evaluation, Metric, evaluate, find_metric, mask_files
 from onnxplain.metrics.places import REDUCTIONS
@@ -18,7 +20,6 @@ from onnxplain.output import write_bytes
 from onnxplain.output_folder import INDEX, output_folder
 from onnxplain.parameters import from_text
 from onnxplain.pictures import find_pictures
-from onnxplain.presets import split_method
 from onnxplain.providers import DEVICES
 
 DEFAULT_METRICS = "deletion,insertion"
@@ -65,16 +66,16 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the table of means, and writes the folder."""
+    """Prints the table of means, and writes the folder; 1 if some pictures could not be read."""
     explainer = Explainer(arguments.bundle, arguments.device, threads=arguments.threads, verify=not arguments.no_verify)
-    methods = list(explainer.bundle.methods) if arguments.method == "all" else _names(arguments.method, "method")
-    for name in methods:
-        if split_method(name, None)[0] not in explainer.bundle.methods:
-            raise ParameterError(unknown("method", name, explainer.bundle.methods))
-    metrics = _names(arguments.metric, "metric")
+    methods = named_methods(arguments.method, explainer.bundle)
+    metrics = _metrics(arguments.metric)
     entries = [find_metric(name, arguments.preset) for name in metrics]
     parameters, settings = _given(explainer.bundle, methods, entries, arguments.set)
-    pictures = find_pictures(arguments.pictures)
+    methods = runnable(explainer.bundle, methods, parameters, arguments.method == ALL)
+    parameters = {name: given for name, given in parameters.items() if name in methods}
+    found = find_pictures(arguments.pictures)
+    pictures = _readable(found, explainer.bundle)
     masks = None if arguments.masks is None else mask_files(arguments.masks, pictures)
     if arguments.output is None:
         evaluation = _evaluated(explainer, pictures, methods, metrics, arguments, masks, parameters, settings)
@@ -89,7 +90,19 @@ def run(arguments: argparse.Namespace) -> int:
         if "plot" not in files:
             say(NO_PLOT)
         print(f"see {arguments.output / FILES['values']} and the files beside it")
-    return 0
+    return 1 if len(pictures) < len(found) else 0
+
+
+def _readable(pictures: Sequence[Path], bundle: Bundle) -> list[Path]:
+    """The pictures that can be read; of the others it is said why they can't."""
+    bad: dict[str, PictureError] = {}
+    for picture in pictures:
+        read_images([picture], bundle, lambda name, error: bad.update({name: error}))
+    for error in bad.values():
+        say(error)
+    if len(bad) == len(pictures):
+        raise PictureError(f"none of the {len(pictures)} pictures could be read; nothing was written")
+    return [picture for picture in pictures if str(picture) not in bad]
 
 
 def _evaluated(
@@ -118,10 +131,10 @@ def _evaluated(
     )
 
 
-def _names(text: str, kind: str) -> list[str]:
+def _metrics(text: str) -> list[str]:
     found = [name.strip() for name in text.split(",") if name.strip()]
     if not found:
-        raise ParameterError(f"--{kind} names no {kind}")
+        raise ParameterError("--metric names no metric")
     return list(dict.fromkeys(found))
 
 
@@ -148,14 +161,10 @@ def _given(
             settings.setdefault(owner, {})[setting] = setting_from_text(entry, setting, value)
             continue
         asked = [owner] if dot else methods
-        owners = [method for method in asked if setting in _parameters(bundle, method)]
+        owners = [method for method in asked if setting in plain_method(bundle, method).parameters]
         if not owners:
-            raise ParameterError(f"--set {text}: {', '.join(asked)} has no parameter {setting!r}")
+            raise ParameterError(f"--set {text}: {has_no(asked, setting)}")
         for method in owners:
-            parameters.setdefault(method, {})[setting] = from_text(_parameters(bundle, method)[setting], value)
+            parameter = plain_method(bundle, method).parameters[setting]
+            parameters.setdefault(method, {})[setting] = from_text(parameter, value)
     return parameters, settings
-
-
-def _parameters(bundle: Bundle, method: str) -> Mapping[str, Parameter]:
-    """A method's parameters; those of "smoothgrad.captum" are smoothgrad's."""
-    return bundle.methods[split_method(method, None)[0]].parameters

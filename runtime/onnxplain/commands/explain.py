@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.array_files import read_array
-from onnxplain.bundle import EXPLAINS, Bundle, Method
+from onnxplain.bundle import EXPLAINS, Bundle
+from onnxplain.commands.chosen import ALL, has_no, named_methods, plain_method, runnable
 from onnxplain.display.comparison import ComparisonMap, ComparisonPicture, write_comparison
 from onnxplain.display.from_results import comparison_pictures
 from onnxplain.errors import ParameterError, PictureError, unknown
@@ -37,6 +38,8 @@ LISTED = 3
 DESCRIPTION = """Explain what a network sees in pictures. The parameters of a method, such as --samples 100, are those
 that `onnxplain info BUNDLE` lists."""
 
+SET_HELP = "a parameter, as --NAME VALUE; METHOD.NAME=VALUE that of one method"
+
 
 def add_command(commands: Any) -> None:
     """Adds the parser of `onnxplain explain`."""
@@ -59,7 +62,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         add("--target", action="append", metavar="CLASS", help="class name, number, or top (default); repeatable"),
         add("--cotangent", type=Path, metavar="FILE", help="a .npy array: the weighted sum of the output to explain"),
         add("--top", type=int, metavar="N", help="explain each picture's N best classes"),
-        add("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter, as --NAME VALUE"),
+        add("--set", action="append", default=[], metavar="NAME=VALUE", help=SET_HELP),
         add("--score", choices=EXPLAINS, help="what perturbation methods explain"),
         add("--preset", choices=tuple(PRESETS), help="that system's parameters, or its form of the methods"),
         add("--memory", metavar="SIZE", help="bound on what a run adds to memory, as 2GB or 500MB"),
@@ -89,10 +92,19 @@ def split_parameters(arguments: Sequence[str]) -> tuple[list[str], list[tuple[st
                 kept.extend(rest)
             continue
         text = value if equals else next(rest, None)
-        if text is None:
+        if text is None or (not equals and _is_option(text)):
             raise ParameterError(f"{name} needs a value")
         parameters.append((name.removeprefix("--").replace("-", "_"), text))
     return kept, parameters
+
+
+def _is_option(text: str) -> bool:
+    """Whether an argument is an option, not a value: it begins with a dash, and is no negative number."""
+    try:
+        float(text)
+    except ValueError:
+        return text.startswith("-")
+    return False
 
 
 @dataclass(slots=True)
@@ -123,8 +135,9 @@ def run(arguments: argparse.Namespace) -> int:
     if sum(given is not None for given in (arguments.top, arguments.target, arguments.cotangent)) > 1:
         raise ParameterError("--top, --target and --cotangent each say what is explained; give one of them")
     explainer = Explainer(arguments.bundle, arguments.device, threads=arguments.threads, verify=not arguments.no_verify)
-    methods = _methods(arguments.method, explainer.bundle)
+    methods = named_methods(arguments.method, explainer.bundle)
     settings = _settings(explainer.bundle, methods, [*map(_pair, arguments.set), *arguments.parameters])
+    methods = runnable(explainer.bundle, methods, settings, arguments.method == ALL)
     if arguments.score and not any(explainer.takes_score(method) for method in methods):
         raise ParameterError(f"--score is for perturbation methods, not for {', '.join(methods)}")
     pictures = find_pictures(arguments.pictures)
@@ -190,16 +203,6 @@ def _report_bad(outcome: _Outcome) -> None:
         say(error)
 
 
-def _methods(text: str, bundle: Bundle) -> list[str]:
-    names = list(bundle.methods) if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if split_method(name, None)[0] not in bundle.methods:
-            raise ParameterError(unknown("method", name, bundle.methods))
-    if not names:
-        raise ParameterError("--method names no method")
-    return list(dict.fromkeys(names))
-
-
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
@@ -208,26 +211,26 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _settings(bundle: Bundle, methods: Sequence[str], given: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
-    """The parameters of each method, from those given for all; each must belong to at least one."""
+    """The parameters of each method, from those given for all or for one; each must belong to at least one method."""
     settings: dict[str, dict[str, Any]] = {method: {} for method in methods}
-    for name, text in given:
-        owners = [method for method in methods if name in _plain(bundle, method).parameters]
+    # What is given for one method comes last, since it holds against what is given for all.
+    for full, text in sorted(given, key=lambda pair: "." in pair[0]):
+        one, dot, name = full.rpartition(".")
+        if dot and one not in methods:
+            raise ParameterError(unknown("method of this explanation", one, methods))
+        asked = [one] if dot else methods
+        owners = [method for method in asked if name in plain_method(bundle, method).parameters]
         if not owners:
-            raise ParameterError(_no_owner(bundle, methods, name))
+            raise ParameterError(_no_owner(bundle, asked, name))
         for method in owners:
-            settings[method][name] = from_text(_plain(bundle, method).parameters[name], text)
+            settings[method][name] = from_text(plain_method(bundle, method).parameters[name], text)
     return settings
-
-
-def _plain(bundle: Bundle, method: str) -> Method:
-    """The bundle's method behind a name such as "smoothgrad.captum"."""
-    return bundle.methods[split_method(method, None)[0]]
 
 
 def _no_owner(bundle: Bundle, methods: Sequence[str], name: str) -> str:
     others = [method for method, entry in bundle.methods.items() if name in entry.parameters]
     if others:
-        return f"{', '.join(methods)} has no parameter {name!r}; {', '.join(others)} has"
+        return f"{has_no(methods, name)}; {', '.join(others)} {'has' if len(others) == 1 else 'have'}"
     actions = _add_arguments(argparse.ArgumentParser())
     options = {option.lstrip("-") for action in actions for option in action.option_strings}
     known = options.union(*(entry.parameters for entry in bundle.methods.values())) - {"o"}
@@ -323,7 +326,10 @@ def _write_comparison(path: Path, bundle: Bundle, outcome: _Outcome) -> None:
     pictures = [
         ComparisonPicture(Path(name).name, outcome.reported[name].seen, maps) for name, maps in outcome.compared.items()
     ]
-    write_comparison(path, pictures, title=f"What {bundle.name} sees, by every method")
+    shown = {method for picture in pictures for method in picture.maps}
+    every = set(bundle.methods) <= {split_method(method, None)[0] for method in shown}
+    by = "every method" if every else f"{len(shown)} methods"
+    write_comparison(path, pictures, title=f"What {bundle.name} sees, by {by}")
 
 
 def _used(made: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Evaluates methods by metrics over pictures: values for each, means for each class and over all."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import ParameterError, unknown
-from onnxplain.explainer import Explainer
+from onnxplain.explainer import Explainer, no_method
 from onnxplain.images import listed
-from onnxplain.metrics.masks import masks_for
+from onnxplain.metrics.masks import mask_files, masks_for
 from onnxplain.metrics.registry import Measurement, Metric, check_settings, find_metric
 from onnxplain.metrics.statistics import Summary, summarise
 from onnxplain.metrics.subject import check_needs, missing, subjects_of
@@ -18,6 +19,7 @@ from onnxplain.metrics.tables import table, write
 from onnxplain.parameters import check_parameters
 from onnxplain.presets import apply_preset, split_method
 from onnxplain.progress import progress_bar
+from onnxplain.regions import refuse_lacking
 from onnxplain.result import Result
 
 Array = NDArray[np.float64]
@@ -126,7 +128,7 @@ def evaluate(
     methods: str | Sequence[str],
     metrics: str | Sequence[str],
     targets: Any = None,
-    masks: Sequence[Any] | None = None,
+    masks: Sequence[Any] | str | os.PathLike[str] | None = None,
     *,
     preset: str | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -138,10 +140,10 @@ def evaluate(
     """Methods of a bundle, measured by metrics over pictures.
 
     `pictures` as for `Explainer.explain`; `targets` None for each picture's top class, a class for all, or a list with
-    one for each; `masks` a list of files or arrays, one for each picture. `settings` are those of metrics and
-    `parameters` those of methods, by their names. `preset` takes that system's forms of the metrics. A metric that
-    can't be computed for a method is left out, with a note; one that can't for any is a ParameterError, as is all that
-    is unknown or doesn't fit.
+    one for each; `masks` a list of files or arrays, one for each picture, or the folder or pattern of their files.
+    `settings` are those of metrics and `parameters` those of methods, by their names. `preset` takes that system's
+    forms of the metrics. A metric that can't be computed for a method is left out, with a note; one that can't for any
+    is a ParameterError, as is all that is unknown or doesn't fit.
     """
     names, entries = _several(methods), [find_metric(name, preset) for name in _several(metrics)]
     chosen = _chosen_settings(entries, settings or {})
@@ -149,7 +151,10 @@ def evaluate(
     if masks is None and any("masks" in entry.needs for entry in entries):
         those = ", ".join(entry.name for entry in entries if "masks" in entry.needs)
         raise ParameterError(f"{those} needs masks of what the maps should show; give masks=, one for each picture")
-    groups = list(_groups(listed(pictures, explainer.bundle), targets, masks))
+    entered = listed(pictures, explainer.bundle)
+    if not entered:
+        raise ParameterError("an evaluation needs at least one picture")
+    groups = list(_groups(entered, targets, _listed_masks(masks, entered)))
     collected = _Collected()
     with progress_bar(progress, "evaluate", sum(len(images) for images, _, _ in groups) * len(names)) as bar:
         for images, classes, group_masks in groups:
@@ -167,6 +172,15 @@ def evaluate(
                 )
                 bar.add(len(result))
     return _evaluation(collected, names, entries, chosen, explainer, preset)
+
+
+def _listed_masks(masks: Sequence[Any] | str | os.PathLike[str] | None, pictures: Sequence[Any]) -> Any:
+    """The masks, one for each picture; those of a folder or pattern are found by the names of the pictures' files."""
+    if not isinstance(masks, str | os.PathLike):
+        return masks
+    if not all(isinstance(picture, str | os.PathLike) for picture in pictures):
+        raise ParameterError("masks in a folder go by the names of picture files; give masks= as a list with arrays")
+    return mask_files(masks, pictures)
 
 
 def _measure_all(
@@ -284,9 +298,9 @@ def _chosen_parameters(
     for name in methods:
         method, preset = split_method(name, None)
         if method not in explainer.bundle.methods:
-            raise ParameterError(unknown("method", name, explainer.bundle.methods))
+            raise ParameterError(no_method(explainer.bundle, method))
         chosen = apply_preset(explainer.bundle.methods[method], preset)
-        check_parameters(chosen, given.get(name, {}))
+        refuse_lacking(chosen, check_parameters(chosen, given.get(name, {})))
     return {name: dict(given.get(name, {})) for name in methods}
 
 
