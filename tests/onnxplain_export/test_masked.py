@@ -8,13 +8,13 @@ import pytest
 
 import small_models
 from onnxplain.masks import painted_masks, random_masks
-from onnxplain.plans import PLANS, RANDOM_MASKS
+from onnxplain.plans import PLANS
 from onnxplain_export.emitter import Emitter
 from onnxplain_export.evaluate import run, session_of
+from onnxplain_export.graphs import COLUMNS
 from onnxplain_export.graphs.features import features_graph, own_name, penultimate
 from onnxplain_export.graphs.masked import (
     NORM_ROOM,
-    RANDOM_COLUMNS,
     Detector,
     masked_detected,
     masked_random,
@@ -159,8 +159,9 @@ def test_equal_ends_of_the_detectors_scale_give_zeros_not_nan() -> None:
     assert found["norm"].any()
 
 
-def test_the_columns_are_those_of_the_plan() -> None:
-    assert RANDOM_COLUMNS == RANDOM_MASKS == PLANS["random_masks"].columns == PLANS["random_masks.mindspore"].columns
+@pytest.mark.parametrize("rule", ["random_masks", "random_masks.mindspore"])
+def test_the_columns_are_those_of_the_plan(rule: str) -> None:
+    assert COLUMNS["masked.random"] == COLUMNS["masked.detected"] == PLANS[rule].columns
 
 
 @pytest.mark.parametrize(

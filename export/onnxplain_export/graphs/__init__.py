@@ -5,11 +5,12 @@ from functools import partial
 
 import onnx_ir as ir
 
+from onnxplain.plans import RANDOM_MASKS
 from onnxplain_export.graphs.deeplift import deeplift
 from onnxplain_export.graphs.forward import forward
 from onnxplain_export.graphs.gradient import gradient
 from onnxplain_export.graphs.layer import layer
-from onnxplain_export.graphs.masked import RANDOM_COLUMNS, masked, masked_random, masked_segments
+from onnxplain_export.graphs.masked import masked, masked_random, masked_segments
 from onnxplain_export.graphs.noise import noise
 from onnxplain_export.graphs.path import path
 from onnxplain_export.graphs.relevance import relevance
@@ -38,8 +39,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "path": ("alpha", "weight"),
     "noise": ("draw", "alpha", "weight", "multiply"),
     "masked": ("top", "left", "bottom", "right"),
-    "masked.random": RANDOM_COLUMNS,
-    "masked.detected": RANDOM_COLUMNS,
+    "masked.random": RANDOM_MASKS,
+    "masked.detected": RANDOM_MASKS,
 }
 """The columns of each graph's step table."""
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxplain.errors import ModelError
+from onnxplain.plans import RANDOM_MASKS
 from onnxplain_export.graphs.features import pooled
 from onnxplain_export.graphs.frame import (
     Frame,
@@ -25,17 +26,6 @@ from onnxplain_export.graphs.frame import (
 from onnxplain_export.graphs.masks import painted, random_cells, windows
 from onnxplain_export.normalize import BATCH, Normalized, named_value
 
-RANDOM_COLUMNS = (
-    "draw",
-    "probability",
-    "cells",
-    "scale_row",
-    "scale_column",
-    "shifts_row",
-    "shifts_column",
-    "row",
-    "flip",
-)
 NORM_ROOM = 1e-4
 """Added to the norms of features and weights, as DeConf does."""
 SMALLEST_RANGE = 1e-12
@@ -130,7 +120,7 @@ def masked_detected(normalized: Normalized, detector: Detector) -> ir.Model:
 def _random(normalized: Normalized) -> tuple[_Masked, ir.Value]:
     """The graph up to the scores of randomly masked images, and its step table."""
     frame = _open(normalized)
-    chosen, steps = chosen_input(frame), frame.input("steps", ["S", "K", len(RANDOM_COLUMNS)])
+    chosen, steps = chosen_input(frame), frame.input("steps", ["S", "K", len(RANDOM_MASKS)])
     fill = _fill_input(frame)
     seed = frame.input("seed", [1], ir.DataType.INT64)
     return _scored(frame, random_cells(frame.op, steps, seed, normalized.size), fill, chosen), steps
