@@ -11,6 +11,7 @@ from onnxplain.preprocessing import check_steps, preset_steps
 from onnxplain_export.building import build
 from onnxplain_export.bundle import new_folder, refuse_target, write_description, write_graphs
 from onnxplain_export.description import describe_files, description
+from onnxplain_export.graphs import SHARING
 from onnxplain_export.normalize import Normalized, normalize
 from onnxplain_export.sources import read_source
 from onnxplain_export.verify import verify
@@ -78,6 +79,9 @@ def export(
     with new_folder(target) as folder:
         tensors = write_graphs(folder, built.models)
         record = verify(normalized, folder, built.models, prepared["steps"], built.layers)
+        for graph in [graph for graph in built.models if graph in SHARING and graph not in record]:
+            del built.models[graph]  # the engine repeats the forward pass for each target
+            (folder / f"{graph}.onnx").unlink()
         told = description(normalized, built, prepared, names, record)
         describe_files(told, folder, built.models, normalized, tensors)
         write_description(folder, told)

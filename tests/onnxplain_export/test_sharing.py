@@ -15,6 +15,7 @@ from onnxplain.errors import NoGradientError
 from onnxplain_export import export
 from onnxplain_export.graphs import SHARING
 from onnxplain_export.graphs.gradient import gradient
+from onnxplain_export.graphs.sharing import _Repeating
 from onnxplain_export.normalize import normalize
 from onnxplain_export.sources import read_source
 
@@ -83,6 +84,19 @@ def test_a_network_that_cannot_share_says_where() -> None:
     normalized = normalize(of_torch(Network(), torch.zeros(1, 7, 4)))
     with pytest.raises(NoGradientError, match=r"begin with the rows|shape"):
         gradient(normalized, shares=True)
+
+
+def test_a_shared_graph_that_is_wrong_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = _Repeating.repeated
+    with monkeypatch.context() as patch:
+        patch.setattr(_Repeating, "repeated", lambda self, value, node: self.op.Neg(right(self, value, node)))
+        folder = export(small_models.classifier(), tmp_path / "net.explain", methods=["gradient", "smoothgrad"])
+    explainer = Explainer(folder)
+    assert set(explainer.bundle.graphs) == {"forward", "gradient", "noise"}
+    assert not list(folder.glob("*.targets.onnx"))
+    images = small_models.images(*(int(axis) for axis in explainer.bundle.image.shape[1:]), count=2)
+    together = explainer.explain(images, "gradient", TARGETS).attribution
+    np.testing.assert_allclose(together[:, 0], explainer.gradient(images, [0, 2]), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("method", METHODS)

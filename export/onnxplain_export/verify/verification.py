@@ -11,7 +11,7 @@ import onnxruntime
 
 from onnxplain.errors import ModelError, VerificationError
 from onnxplain_export.evaluate import run, session_of
-from onnxplain_export.graphs import GRAPHS
+from onnxplain_export.graphs import GRAPHS, SHARING
 from onnxplain_export.grids import Layer
 from onnxplain_export.layers import graph_name
 from onnxplain_export.normalize import Normalized, named_value
@@ -81,13 +81,27 @@ def verify(
                 "is the preprocessing the network's own?"
             )
     for name, check in AGREEMENTS.items():
-        if name in sessions:
+        if name in SHARING and name in sessions:
+            record.update(_shared(name, proof))
+        elif name in sessions:
             _note(record, name, check(proof))
     for number, at in enumerate(layers):
         tail = graph_name("tail", number)
         for name, entry in layer_checks(proof, at, graph_name("layer", number), tail if tail in sessions else None):
             _note(record, name, entry)
     return record
+
+
+def _shared(name: str, proof: Proof) -> dict[str, Any]:
+    """The record of a graph in which targets share a forward pass; empty where it is wrong, for it can be done without.
+
+    It rests on the rows being the outermost axis of whatever is repeated, which only running it can show.
+    """
+    try:
+        entry = AGREEMENTS[name](proof)
+    except ModelError:
+        return {}
+    return {name: entry} if entry["error"] <= entry["tolerance"] else {}
 
 
 def _note(record: dict[str, Any], name: str, entry: dict[str, Any]) -> None:
