@@ -22,23 +22,23 @@ REMOVED_AFTER_USE = ("tensorflow", "jax", "paddle")
 
 def environment_python(name: str, work: Path) -> Path:
     """The interpreter of the named environment, which is made where it is missing or has other requirements."""
-    folder = work / "environments" / name
+    return made_environment(work / "environments" / name, ENVIRONMENTS[name], CONSTRAINTS)
+
+
+def made_environment(folder: Path, packages: Sequence[str], constraints: Path) -> Path:
+    """The interpreter of the environment in `folder`, which is made where it is missing or has other requirements."""
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    made_for, requirements = folder / "made-for.txt", _requirements(name)
+    made_for, requirements = folder / "made-for.txt", " ".join(packages) + "\n" + constraints.read_text("utf-8")
     if made_for.exists() and made_for.read_text("utf-8") == requirements:
         return python
-    print(f"making the environment {name}: {', '.join(ENVIRONMENTS[name])}", flush=True)
+    print(f"making the environment {folder.name}: {', '.join(packages)}", flush=True)
     venv.create(folder, with_pip=True, clear=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(CONSTRAINTS)]
-    finished = subprocess.run([*pip, *ENVIRONMENTS[name]], check=False)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(constraints)]
+    finished = subprocess.run([*pip, *packages], check=False)
     if finished.returncode:
         raise SystemExit("the installation failed; pip's message is above")
     made_for.write_text(requirements, "utf-8")
     return python
-
-
-def _requirements(name: str) -> str:
-    return " ".join(ENVIRONMENTS[name]) + "\n" + CONSTRAINTS.read_text("utf-8")
 
 
 def remove_environment(name: str, work: Path) -> None:

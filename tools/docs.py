@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import bench_table
 import coverage_table
 import ground_truth_table
 from onnxplain.preprocessing import PRESETS
@@ -105,6 +106,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "presets": presets,
     "accuracies": accuracies,
     "ground truth": ground_truth_table.table,
+    "speed": bench_table.table,
 }
 
 

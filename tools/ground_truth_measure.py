@@ -278,13 +278,13 @@ def counted(explainer: Explainer) -> Iterator[dict[str, int]]:
     sessions = explainer._sessions  # every run goes through it; there is no other place to count at
     passes, run = {"forward": 0, "gradient": 0}, sessions.run
 
-    def counting(graph: Any, outputs: Any, feeds: Any, release: bool = False) -> Any:
+    def counting(graph: Any, outputs: Any, feeds: Any) -> Any:
         (image,) = [entry.name for entry in graph.inputs if entry.role in ("image", "layer")]
         (table,) = [entry.name for entry in graph.inputs if entry.role == "steps"] or [""]
         steps = feeds[table].shape[1] if table else 1
         kind = "forward" if graph.name.startswith(("forward", "masked", "tail")) else "gradient"
         passes[kind] += len(feeds[image]) * steps
-        return run(graph, outputs, feeds, release)
+        return run(graph, outputs, feeds)
 
     sessions.run = counting  # type: ignore[method-assign]
     try:

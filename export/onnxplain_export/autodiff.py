@@ -9,12 +9,9 @@ from onnxplain.errors import NoGradientError
 from onnxplain_export.emitter import Emitter, attribute, captured, dims, subgraphs
 from onnxplain_export.vjp import STANDARD, RuleTable, operator_name
 from onnxplain_export.vjp.quantized import MOVING, holds_quantized, is_quantized
-from onnxplain_export.vjp.registry import MARK, REFUSED, Rule, passes_gradient, rule_of
+from onnxplain_export.vjp.registry import MARK, NOTHING, REFUSED, Rule, passes_gradient, rule_of
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
-
-NOTHING = ir.val("nothing")
-"""A rule's answer for an input that gets nothing, such as a gate in relevance: the walk doesn't go on from it."""
 
 
 class Rules(dict[str, Rule]):
@@ -57,10 +54,12 @@ def pull_back(
     """
     nodes = [node for node in nodes if node.outputs]
     op.active = frozenset(_between(nodes, given, wrt))
+    before, op.changed = op.changed, frozenset(name for name in STANDARD if rules.get(name) is not STANDARD[name])
     cotangents = dict(given)
     for node in reversed(nodes):
         if any(output in cotangents and output in op.active for output in node.outputs):
             _pull_back(op, node, cotangents, rules)
+    op.changed = before
     return cotangents
 
 
@@ -162,7 +161,29 @@ def _pull_back(op: Emitter, node: ir.Node, cotangents: dict[ir.Value, ir.Value],
             raise NoGradientError(f"{describe(node)} can't be differentiated with respect to its input {index}")
         if rule.broadcasts:
             answer = op.sum_to(answer, dims(node.outputs[0]), value)
-        cotangents[value] = op.Add(cotangents[value], answer) if value in cotangents else answer
+        known = cotangents.get(value)
+        cotangents[value] = _shaped_like(value, answer if known is None else _added(op, known, answer))
+
+
+def _added(op: Emitter, one: ir.Value, other: ir.Value) -> ir.Value:
+    """The sum of two cotangents of one value. Where one is a repeated one, the addition repeats it."""
+    for repeated, whole in ((other, one), (one, other)):
+        node, full = repeated.producer(), whole.producer()
+        if node is not None and node.op_type == "Expand" and full is not None and full.op_type != "Expand":
+            return op.Add(whole, node.inputs[0])
+    return op.Add(one, other)
+
+
+def _shaped_like(value: ir.Value, cotangent: ir.Value) -> ir.Value:
+    """The cotangent with the shape of its value written down, its symbols too.
+
+    onnxruntime keeps a chain of elementwise operators in its blocked layout only where their shapes are provably equal.
+    """
+    if cotangent.producer() is not None and value.shape is not None:
+        cotangent.shape = value.shape
+        if value.dtype in FLOATS:  # else it is quantised, and a cotangent never is
+            cotangent.type = cotangent.type or value.type
+    return cotangent
 
 
 def _refusal(node: ir.Node, rules: RuleTable) -> str:

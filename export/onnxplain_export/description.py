@@ -10,13 +10,16 @@ import onnx_ir as ir
 from onnxplain.version import __version__
 from onnxplain_export.building import Built
 from onnxplain_export.bundle import WEIGHTS, sha256_of
-from onnxplain_export.graphs import COLUMNS
+from onnxplain_export.graphs import COLUMNS, TELLING
 from onnxplain_export.layers import layer_entry
-from onnxplain_export.memory import ROWS, bytes_per_row
+from onnxplain_export.memory import measured_memory
 from onnxplain_export.normalize import BATCH, Normalized
 from onnxplain_export.verify.proof import NUMPY_TYPES
 
 FORMAT = 1
+
+STEPS = "steps"
+"""The name of the input that tables of steps come in by."""
 
 
 def description(
@@ -90,7 +93,9 @@ def _methods_as_exported(methods: Mapping[str, Mapping[str, Any]], activation: s
     return {name: {**entry, "explains": "logits"} if activation == "none" else entry for name, entry in kept.items()}
 
 
-def _graph_entry(folder: Path, name: str, model: ir.Model, normalized: Normalized, memory: int) -> dict[str, Any]:
+def _graph_entry(
+    folder: Path, name: str, model: ir.Model, normalized: Normalized, memory: tuple[int, int]
+) -> dict[str, Any]:
     file = folder / f"{name}.onnx"
     inputs = [
         {
@@ -107,7 +112,9 @@ def _graph_entry(folder: Path, name: str, model: ir.Model, normalized: Normalize
         "inputs": inputs,
         "outputs": [{"name": v.name, "dtype": _dtype(v), "shape": _axes(v)} for v in model.graph.outputs],
         "columns": list(COLUMNS[name]) if name in COLUMNS else None,
-        "bytes_per_row": memory,
+        "bytes_per_row": memory[0],
+        "bytes_per_run": memory[1],
+        "tells_scores": name.split(".")[0] in TELLING,
     }
 
 
@@ -118,16 +125,16 @@ def _role(value: ir.Value, normalized: Normalized) -> str:
     return "input" if value.name in {entry.name for entry in normalized.model.graph.inputs} else str(value.name)
 
 
-def _one_run(model: ir.Model) -> list[dict[str, Any]]:
-    """The inputs that put ROWS rows through a graph: one step of as many images."""
-    entries = []
+def _runs(model: ir.Model) -> list[list[dict[str, Any]]]:
+    """The inputs of the runs whose memory is measured, with None for what grows: the images, or the steps."""
+    by_images, by_steps = [], []
     for value in model.graph.inputs:
         axes = _axes(value)
-        shape = [axis if isinstance(axis, int) else 1 for axis in axes]
-        entries.append(
-            {"name": value.name, "dtype": _dtype(value), "shape": [ROWS, *shape[1:]] if axes[0] == BATCH else shape}
-        )
-    return entries
+        shape: list[int | None] = [axis if isinstance(axis, int) else 1 for axis in axes]
+        entry = {"name": value.name, "dtype": _dtype(value)}
+        by_images.append({**entry, "shape": [None, *shape[1:]] if axes[0] == BATCH else shape})
+        by_steps.append({**entry, "shape": [1, None, *shape[2:]] if value.name == STEPS else shape})
+    return [by_images, by_steps] if any(value.name == STEPS for value in model.graph.inputs) else [by_images]
 
 
 def _dtype(value: ir.Value) -> str:
@@ -146,7 +153,7 @@ def describe_files(
     tensors: Sequence[Mapping[str, Any]],
 ) -> None:
     """Adds the graphs, with the memory that a row of each takes, and the weights to a description."""
-    memory = bytes_per_row(folder, {graph: _one_run(made) for graph, made in models.items()})
+    memory = measured_memory(folder, {graph: _runs(made) for graph, made in models.items()})
     told["graphs"] = {
         graph: _graph_entry(folder, graph, made, normalized, memory[graph]) for graph, made in models.items()
     }

@@ -103,6 +103,8 @@ class Emitter:
 
     Operands may be values, arrays, numbers (of the emitter's float type) or lists of integers (int64); attributes go
     by keyword. `outputs=n` returns a tuple of n values. Operator and attribute names are checked against opset 20.
+    During a reverse pass `active` are the values that it goes through, and `changed` the operators whose rule isn't
+    their derivative in it: no other rule may take their part over.
     """
 
     def __init__(self, graph: ir.Graph, prefix: str, float_type: ir.DataType = ir.DataType.FLOAT) -> None:
@@ -111,6 +113,7 @@ class Emitter:
         self.float_type = float_type
         self.active: frozenset[ir.Value] = frozenset()
         self.pull_back: PullBack | None = None
+        self.changed: frozenset[str] = frozenset()
         self._count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
@@ -163,6 +166,10 @@ class Emitter:
                 return self._sum_to_at_run_time(g, x)
         if not axes:
             return g
+        height, width = shape[-2:] if axes == [2, 3] and len(shape) == 4 else (None, None)
+        if isinstance(height, int) and isinstance(width, int):
+            # The cotangent of a gate on channels: a mean stays in onnxruntime's blocked layout, ReduceSum doesn't.
+            return self.Mul(self.GlobalAveragePool(g), float(height * width))
         summed = self.ReduceSum(g, axes, keepdims=1)
         return self.Squeeze(summed, list(range(lead))) if lead else summed
 

@@ -79,7 +79,11 @@ class GraphInput:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One ONNX file of the bundle; `bytes_per_row` is the memory measured for one row of one run."""
+    """One ONNX file of the bundle; a run was measured to take `bytes_per_run`, and `bytes_per_row` for each row.
+
+    One that `tells_scores` gives the scores of the images as they are beside what it is for, and takes the target -1
+    for an image's top class, of equal scores the first.
+    """
 
     name: str
     file: str
@@ -88,6 +92,8 @@ class Graph:
     outputs: tuple[str, ...]
     columns: tuple[str, ...] | None
     bytes_per_row: int
+    bytes_per_run: int = 0
+    tells_scores: bool = False
 
     def takes(self, role: str) -> bool:
         """Whether an input of this role has to be fed."""
@@ -310,6 +316,8 @@ def _graph(name: str, data: dict[str, Any]) -> Graph:
         outputs=tuple(output["name"] for output in data["outputs"]),
         columns=tuple(columns) if columns else None,
         bytes_per_row=int(data["bytes_per_row"]),
+        bytes_per_run=int(data.get("bytes_per_run", 0)),
+        tells_scores=bool(data.get("tells_scores", False)),
     )
 
 

@@ -13,23 +13,23 @@ from onnxplain.errors import ParameterError
 from onnxplain.targets import FREE, Chosen, name_of, resolve
 
 
-def given_cotangents(cotangent: Any, scores: NDArray[np.float32], output: Output) -> Chosen:
-    """The caller's `cotangent` for scores [N, …].
+def given_cotangents(cotangent: Any, of: tuple[int, ...], output: Output) -> Chosen:
+    """The caller's `cotangent` for scores of the shape `of`, [N, …].
 
     It has an image's output shape, the same for all images, or a batch axis before that, or the axes [N, T].
     """
     array = np.asarray(cotangent, np.float32)
-    shape = scores.shape[1:]
+    shape = of[1:]
     leading = array.ndim - len(shape)
-    if not 0 <= leading <= 2 or array.shape[leading:] != shape or (leading and array.shape[0] not in (1, len(scores))):
+    if not 0 <= leading <= 2 or array.shape[leading:] != shape or (leading and array.shape[0] not in (1, of[0])):
         raise ParameterError(
-            f"a cotangent of shape {list(array.shape)} does not fit the output {output.name!r} {list(scores.shape)}"
+            f"a cotangent of shape {list(array.shape)} does not fit the output {output.name!r} {list(of)}"
         )
     if not np.isfinite(array).all():
         raise ParameterError("the cotangent contains NaN or infinity")
     images = array.shape[0] if leading else 1
     targets = array.shape[1] if leading == 2 else 1
-    wide = np.broadcast_to(array.reshape(images, targets, *shape), (len(scores), targets, *shape))
+    wide = np.broadcast_to(array.reshape(images, targets, *shape), (of[0], targets, *shape))
     return Chosen(np.full(wide.shape[:2], FREE, np.int64), leading == 2, np.ascontiguousarray(wide))
 
 

@@ -9,23 +9,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.answers import Answers, check_finite
 from onnxplain.bundle import EXPLAINS, Bundle, Graph, Method, Shape, read_bundle
 from onnxplain.cotangents import class_cotangents, given_cotangents
-from onnxplain.errors import ModelError, ParameterError, PictureError, unknown
-from onnxplain.feeds import Feeds, chosen_feeds, model_feeds
+from onnxplain.errors import ParameterError, PictureError, unknown
+from onnxplain.feeds import Feeds, model_feeds
+from onnxplain.holding import NOTHING, Held
 from onnxplain.images import SPATIAL, Image, is_one, listed, read_images
-from onnxplain.loops import find_loop
+from onnxplain.in_groups import in_groups
 from onnxplain.parameters import check_parameters
-from onnxplain.planner import MOST_ROWS, MOST_ROWS_ACCELERATED, chunks, rows_per_run
+from onnxplain.planner import MOST_ROWS, MOST_ROWS_ACCELERATED, chunks, rows_per_run, useful_rows
 from onnxplain.plans import find_plan
 from onnxplain.presets import apply_preset, split_method
 from onnxplain.progress import Progress, progress_bar
 from onnxplain.providers import CPU, Provider, choose, name_of
 from onnxplain.result import Result, provenance
 from onnxplain.sessions import Sessions
-from onnxplain.summing import inputs_of
-from onnxplain.targets import Chosen, resolve
-from onnxplain.work import Work, probabilities_of
+from onnxplain.summing import run_chunk
+from onnxplain.targets import Chosen, asked, resolve
+from onnxplain.tolerance import find_tolerance, run_to
+from onnxplain.work import Work
 
 Array = NDArray[np.float32]
 OnError = Callable[[str, PictureError], None]
@@ -33,6 +36,8 @@ OnError = Callable[[str, PictureError], None]
 
 # Loops that explain scores without a graph that takes `activated`: probability or logit is the engine's own choice.
 SCORING = frozenset({"scorecam", "ablation_cam", "recipro_cam"})
+RAW_GRADIENT = Method("gradient", "gradient", "single", "mean", "logits", "sensitivity", {})
+"""What Explainer.gradient runs, whichever methods the bundle has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +50,17 @@ class _Request:
     memory: float | str | None
     top: int | None
     cotangent: Any
+    tolerance: float | None = None
 
 
 class Explainer:
     """Explains images with the methods of one bundle; may be shared between threads, and pickled (it reopens).
 
     `device` is "auto" (CUDA where it truly works), "cpu" or "cuda"; `providers` names onnxruntime's providers
-    instead. `threads` bounds the threads of one run. Raises BundleError for a bundle that is missing, altered (unless
-    `verify` is False) or newer than this version, DeviceError where the device isn't there.
+    instead. `threads` bounds the threads of one run, and `rows` is how many images times steps it takes where memory
+    allows; unless given, what suits the network and the machine. Maps depend on it by rounding alone. Raises
+    BundleError for a bundle that is missing, altered (unless `verify` is False) or newer than this version, DeviceError
+    where the device isn't there.
     """
 
     def __init__(
@@ -62,10 +70,13 @@ class Explainer:
         providers: Sequence[Provider] | None = None,
         threads: int | None = None,
         verify: bool = True,
+        rows: int | None = None,
     ) -> None:
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise ParameterError(f"threads={threads!r} must be a whole number of at least 1")
-        self._reopen = (os.path.abspath(path), device, providers, threads, verify)
+        for name, value in (("threads", threads), ("rows", rows)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ParameterError(f"{name}={value!r} must be a whole number of at least 1")
+        self._reopen = (os.path.abspath(path), device, providers, threads, verify, rows)
+        self._threads, self._rows = threads or os.cpu_count() or 1, rows
         self.bundle: Bundle = read_bundle(path, verify)
         self.providers = choose(device, providers)
         self._sessions = Sessions(self.bundle, self.providers, threads)
@@ -89,6 +100,7 @@ class Explainer:
         top: int | None = None,
         cotangent: Any = None,
         preset: str | None = None,
+        tolerance: float | None = None,
         **parameters: Any,
     ) -> Result:
         """The maps of `images`: paths, uint8 pictures [H, W, 3] or arrays in the network's shape; one or many.
@@ -98,14 +110,18 @@ class Explainer:
         `targets`: None for each image's top class, a class number or name, a list with one per image, or a list of
         lists for several per image; `top=3` each image's three best classes. Of a segmentation, a class is explained
         where it is the best one. `cotangent` says instead which weighted sum of an output without classes is explained:
-        [*output] for all images or [N, *output]. `memory` ("2GB", "500MB", bytes) bounds what one run adds to the
-        loaded network.
+        [*output] for all images or [N, *output]. `memory` ("2GB", "500MB", bytes) bounds what the call adds to
+        the process beside the loaded network, its images as the network takes them, and the result, whatever the
+        numbers of steps, targets and images. ParameterError says how much the method needs where it is too little.
         `score` chooses "logits" or "probabilities" for perturbation methods. `preset` ("captum", "fastestimator",
         "mindspore", "pair") sets what that system sets; the method "smoothgrad.captum" means the same. The method's own
-        parameters follow by name. Raises ParameterError and PictureError for input that can't be used, ModelError where
-        the network answers with NaN.
+        parameters follow by name.
+
+        With `tolerance` (0.02 for 2 %) each image goes on until its map's estimated error, in L2 relative to the map,
+        is no more than that; `steps`, `samples` or `masks` is then the most it may take. See Result.steps and .errors.
+        Raises ParameterError and PictureError for unusable input, ModelError where the network answers with NaN.
         """
-        request = self._request(method, memory, score, parameters, top, cotangent, preset)
+        request = self._request(method, memory, score, parameters, top, cotangent, preset, tolerance)
         batch = read_images(images, self.bundle)
         with progress_bar(progress, method, len(batch)) as bar:
             return self._explain(batch, targets, request, bar)
@@ -122,6 +138,7 @@ class Explainer:
         top: int | None = None,
         cotangent: Any = None,
         preset: str | None = None,
+        tolerance: float | None = None,
         on_error: OnError | None = None,
         **parameters: Any,
     ) -> Iterator[Result]:
@@ -130,7 +147,7 @@ class Explainer:
         Takes what explain takes, but one target (or list of them), or one cotangent, holds for all images. A picture
         that can't be read is handed to `on_error` with its name and skipped; without `on_error` it raises PictureError.
         """
-        request = self._request(method, memory, score, parameters, top, cotangent, preset)
+        request = self._request(method, memory, score, parameters, top, cotangent, preset, tolerance)
         size = len(images) if isinstance(images, Sequence | np.ndarray) and not is_one(images) else None
         entries = listed(images, self.bundle) if is_one(images) else images
         groups = _groups(entries, self._images_per_run(request))
@@ -157,7 +174,7 @@ class Explainer:
         """The network's scores (logits, where it has them) [N, classes], or [N, …] of other outputs."""
         batch = read_images(rows, self.bundle)
         scores, _ = self._forward(model_feeds(batch, self.bundle), len(batch), None)
-        _check_finite(scores, batch, "scores")
+        check_finite(scores, _names(batch), "scores")
         return scores
 
     def values(self, rows: Any) -> Array:
@@ -172,17 +189,10 @@ class Explainer:
                 f"the bundle {self.bundle.path} has no gradient graph; export it with the method gradient"
             )
         images = read_images(rows, self.bundle)
-        feeds = model_feeds(images, self.bundle)
-        scores, values = self._forward(feeds, len(images), None)
-        chosen = self._chosen(targets, cotangent, scores)
-        graph = self.bundle.graphs["gradient"]
-        feeds.update(chosen_feeds(chosen))
-        maps = np.empty((*chosen.targets.shape, *values.shape[1:]), np.float32)
-        for chunk in chunks(len(images), 1, self._rows_per_run(graph, None, chosen.count)):
-            total, norm = self._sessions.run(graph, ("total", "norm"), inputs_of(graph, feeds, chunk))
-            maps[chunk.images] = total / norm
-        _check_finite(maps, images, "gradient")
-        return maps if chosen.several else maps[:, 0]
+        request = _Request(RAW_GRADIENT, {}, "logits", None, None, cotangent)
+        work = self._work(images, targets, request, Progress())
+        maps = self._maps(work, "gradient", request)
+        return maps if work.asked.several else maps[:, 0]
 
     def _request(
         self,
@@ -193,6 +203,7 @@ class Explainer:
         top: int | None,
         cotangent: Any,
         preset: str | None,
+        tolerance: float | None,
     ) -> _Request:
         """Everything about a call that can be checked before a picture is read."""
         if not isinstance(method, str):
@@ -207,58 +218,85 @@ class Explainer:
             raise ParameterError(f"score= is for perturbation methods; {method} explains the {chosen.explains}")
         if memory is not None:
             self._rows_per_run(self.bundle.graphs[chosen.graph], memory)
+        if tolerance is not None:
+            how = find_tolerance(chosen, self.bundle.methods.values(), tolerance)
+            given = {how.limit: how.most, **given}
         checked = check_parameters(chosen, given)
         if checked.get("layer") == "":
             # By name, so that whoever reads the provenance knows which.
             checked["layer"] = next((layer.name for layer in self.bundle.layers if layer.default), "")
-        return _Request(chosen, checked, score or chosen.explains, memory, top, cotangent)
+        return _Request(chosen, checked, score or chosen.explains, memory, top, cotangent, tolerance)
 
     def takes_score(self, method: str) -> bool:
         """Whether a method can explain the logit as well as the probability: it takes scores, not gradients."""
         entry = self.bundle.methods[split_method(method, None)[0]]
         return self.bundle.graphs[entry.graph].takes("activated") or entry.loop in SCORING
 
-    def _rows_per_run(self, graph: Graph, memory: float | str | None, targets: int = 1) -> int:
-        most = MOST_ROWS if name_of(self.providers[0]) == CPU else MOST_ROWS_ACCELERATED
-        return rows_per_run(graph.bytes_per_row, memory, targets, most)
+    def _rows_per_run(
+        self, graph: Graph, memory: float | str | None, targets: int = 1, held: Held = NOTHING, images: int = 1
+    ) -> int:
+        """How many rows a run takes, beside what is held for so many images."""
+        if self._rows is not None:
+            most = self._rows * targets
+        elif name_of(self.providers[0]) == CPU:
+            most = useful_rows(graph.bytes_per_row, self._threads, MOST_ROWS)
+        else:
+            most = MOST_ROWS_ACCELERATED
+        beside = graph.bytes_per_run + held.call + images * held.image
+        return rows_per_run(graph.bytes_per_row + held.row // targets, memory, targets, most, beside)
 
     def _images_per_run(self, request: _Request) -> int:
         """How many images fill one run of a method, so that a stream reads no more than it needs at once."""
         height, width = (size if isinstance(size, int) else 0 for size in _declared_size(self.bundle))
         plan = find_plan(request.method.plan)
         graph = self.bundle.graphs[request.method.graph]
+        if request.tolerance is not None:  # how many steps each will take isn't known
+            return self._rows_per_run(graph, request.memory)
         steps = 1 if not plan.columns else len(plan.rule(request.parameters, max(height, 1), max(width, 1)))
         return max(1, self._rows_per_run(graph, request.memory) // steps)
 
     def _explain(self, batch: Sequence[Image], targets: Any, request: _Request, bar: Progress) -> Result:
-        feeds, method = model_feeds(batch, self.bundle), request.method
-        release = self._sessions.changes_to(self.bundle.graphs[method.graph], len(batch))
-        scores, values = self._forward(feeds, len(batch), request.memory, release)
-        _check_finite(scores, batch, "scores")
-        chosen = self._chosen(targets, request.cotangent, scores, request.top)
-        work = Work(
+        work = self._work(batch, targets, request, bar)
+        return self._result(batch, work, self._maps(work, "map", request), request)
+
+    def _work(self, batch: Sequence[Image], targets: Any, request: _Request, bar: Progress) -> Work:
+        """What a loop works with; nothing has run yet, unless the targets can't be known before."""
+        feeds, names = model_feeds(batch, self.bundle), _names(batch)
+        answers = Answers(lambda: self._forward(feeds, len(batch), request.memory), names)
+        return Work(
             bundle=self.bundle,
-            method=method,
+            method=request.method,
             parameters=request.parameters,
             explains=request.explains,
-            chosen=chosen,
-            feeds={**feeds, **chosen_feeds(chosen)},
-            scores=scores,
-            probabilities=probabilities_of(scores, self.bundle),
-            values=values,
-            names=[image.name for image in batch],
+            asked=self._asked(targets, request.cotangent, answers, len(batch), request.top),
+            feeds=feeds,
+            answers=answers,
+            names=names,
             sessions=self._sessions,
             rows_per_run=lambda graph, targets: self._rows_per_run(graph, request.memory, targets),
             progress=bar,
         )
-        empty = (*chosen.targets.shape, *values.shape[1:])
-        maps = find_loop(method.loop)(work) if len(batch) else np.empty(empty, np.float32)
-        _check_finite(maps, batch, "map")
-        return self._result(batch, work, maps, request)
+
+    def _maps(self, work: Work, what: str, request: _Request) -> Array:
+        """The maps [N, T, …] of the method's loop; ModelError, which calls them `what`, unless they are finite."""
+        if work.count:
+            self._sessions.begin(self.bundle.graphs[work.method.graph], work.count, request.memory)
+            if request.tolerance is None:
+                maps = in_groups(work, request.memory, self._rows_per_run)
+            else:
+                maps = run_to(work, request.tolerance, request.memory, self._rows_per_run)
+            work.scores  # noqa: B018 (where they overflow, it is them that an error should name)
+        else:
+            maps = np.empty((*work.asked.targets.shape, *_sizes(self.bundle.value.shape)), np.float32)
+        check_finite(maps, work.names, what)
+        return maps
 
     def _result(self, batch: Sequence[Image], work: Work, maps: Array, request: _Request) -> Result:
         keep = slice(None) if work.chosen.several else 0
-        of_value = maps.shape[2:] == work.values.shape[1:]
+        inside = self.bundle.inside
+        steps, errors = work.effort.steps_of(len(batch)), work.effort.errors
+        errors = None if errors is None else errors[:, keep]
+        of_value = maps.shape[2:] == (work.rows.shape[1:] if inside is None else _sizes(inside.shape))
         return Result(
             attribution=maps[:, keep],
             scores=work.scores,
@@ -275,36 +313,45 @@ class Explainer:
                 explains=request.explains,
                 provider=name_of(self.providers[0]),
                 cotangent=request.cotangent,
+                tolerance=request.tolerance,
+                steps=steps,
+                errors=errors,
             ),
             layout=self.bundle.value.layout if of_value else self.bundle.image.layout,
             images=tuple(batch),
             measures=request.method.measures,
+            steps=steps,
+            errors=errors,
+            tolerance=request.tolerance,
         )
 
-    def _chosen(self, targets: Any, cotangent: Any, scores: Array, best: int | None = None) -> Chosen:
-        """What is explained: classes, or cotangents of networks whose scores aren't class scores."""
+    def _asked(self, targets: Any, cotangent: Any, answers: Answers, count: int, best: int | None) -> Chosen:
+        """What is explained: classes, or cotangents of networks whose scores aren't class scores.
+
+        The scores are asked for only where that can't be left to the method's graph.
+        """
         output = self.bundle.scores
         if cotangent is None:
             if self.bundle.free:
-                return class_cotangents(targets, scores, output, best)
-            return Chosen(*resolve(targets, scores, output.labels, best))
+                return class_cotangents(targets, answers.scores, output, best)
+            if best is None:
+                return asked(targets, count, int(output.classes or output.shape[1]), output.labels)
+            return Chosen(*resolve(targets, answers.scores, output.labels, best))
         if targets is not None or best is not None:
             raise ParameterError("cotangent= and targets= (or top=) both say what is explained; give one of them")
         if not self.bundle.free:
             raise ParameterError(
                 "this bundle explains classes; one that takes a cotangent is exported with --cotangent"
             )
-        return given_cotangents(cotangent, scores, output)
+        return given_cotangents(cotangent, answers.scores.shape, output)
 
-    def _forward(
-        self, feeds: Feeds, count: int, memory: float | str | None, release: bool = False
-    ) -> tuple[Array, Array]:
+    def _forward(self, feeds: Feeds, count: int, memory: float | str | None) -> tuple[Array, Array]:
         """The scores [N, …] and the explained values [N, …] of `count` images."""
         graph = self.bundle.graphs["forward"]
         names = ["scores", "explained"] if self.bundle.inside else ["scores"]
         parts = []
         for chunk in chunks(count, 1, self._rows_per_run(graph, memory)):
-            parts.append(self._sessions.run(graph, names, inputs_of(graph, feeds, chunk), release))
+            parts.append(run_chunk(self._sessions, graph, names, feeds, chunk))
         if not parts:
             sizes = ((0, *_sizes(entry.shape)) for entry in (self.bundle.scores, self.bundle.value))
             scores, values = (np.zeros(size, np.float32) for size in sizes)
@@ -333,12 +380,8 @@ def _declared_size(bundle: Bundle) -> tuple[int | str, int | str]:
     return (bundle.image.shape[axes[0]], bundle.image.shape[axes[1]]) if axes else (0, 0)
 
 
-def _check_finite(values: Array, batch: Sequence[Image], what: str) -> None:
-    for image, value in zip(batch, values, strict=True):
-        if not np.isfinite(value).all():
-            raise ModelError(
-                f"the network's {what} for {image.name} contains NaN or infinity: its numbers overflow there"
-            )
+def _names(batch: Sequence[Image]) -> list[str]:
+    return [image.name for image in batch]
 
 
 def _groups(images: Iterable[Any], size: int) -> Iterator[list[Any]]:

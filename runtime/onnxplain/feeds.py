@@ -1,6 +1,6 @@
 """What a batch of images and a method's parameters give to a graph's inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,16 +35,17 @@ def chosen_feeds(chosen: Chosen) -> Feeds:
 
 
 def method_feeds(
-    graph: Graph, parameters: Mapping[str, Any], steps: Steps, values: Array, rows: Array, bundle: Bundle
+    graph: Graph, parameters: Mapping[str, Any], steps: Steps, values: Callable[[], Array], rows: Array, bundle: Bundle
 ) -> Feeds:
-    """The steps and parameters of a method, for images `rows` whose explained values are `values`, both [N, …]."""
+    """The steps and parameters of a method, for images `rows` [N, …]; `values` gives their explained values [N, …]."""
     feeds = {"steps": Feed(steps[None], per_step=True)}
     if "noise" in parameters:
-        feeds["sigma"] = Feed(deviations_of(values, parameters), per_image=True)
+        feeds["sigma"] = Feed(deviations_of(values(), parameters), per_image=True)
     if "seed" in parameters:
         feeds["seed"] = Feed(np.array([parameters["seed"]], np.int64))
-    for name, around in (("baseline", values), ("low", values), ("high", values), ("fill", rows)):
+    for name in ("baseline", "low", "high", "fill"):
         if graph.takes(name):
+            around = rows if name == "fill" else values()
             # A graph that serves several methods has the input even where this one has no such parameter.
             content = fill_values(name, parameters.get(name, 0.0), around, bundle, parameters.get("seed", 0))
             feeds[name] = Feed(content, per_image=len(content) == len(around))

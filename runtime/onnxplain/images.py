@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,36 @@ from onnxplain.preprocessing import Box, is_upright, prepare
 SPATIAL = {"NCHW": (2, 3), "NHWC": (1, 2)}
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Image:
     """One image on its way through the engine: its row [1, …] and what is known of the picture behind it.
 
-    `others` are its rows [1, …] for the network's other inputs, or what all images share. `seen` is the picture as the
-    network sees it, uint8 [H, W, 3] (for a float array, its preprocessing undone), and `box` where that lies in the
-    original. `original` is the picture that was handed in; a file is read again, from `path`.
+    `others` are its rows [1, …] for the network's other inputs, or what all images share. `box` is where the picture
+    that the network sees lies in the original. `original` is the picture that was handed in; a file is read again, from
+    `path`. What was made from the caller's own is given: the hash of it, and the `prepared` picture; of a row as the
+    network takes it both are found when somebody asks, the picture by undoing the `steps` of the preprocessing.
     """
 
     name: str
-    sha256: str
     row: NDArray[Any]
-    seen: NDArray[np.uint8] | None = None
+    given_hash: str = ""
+    prepared: NDArray[np.uint8] | None = None
+    steps: Sequence[Mapping[str, Any]] = ()
     box: Box | None = None
     original: NDArray[np.uint8] | None = None
     path: Path | None = None
     upright: bool = True
     others: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of what was handed in: the file, or the array's bytes."""
+        return self.given_hash or _hash(self.row)
+
+    @cached_property
+    def seen(self) -> NDArray[np.uint8] | None:
+        """The picture as the network sees it, uint8 [H, W, 3]; None where that isn't known."""
+        return _undone(self.row[0], self.steps) if self.prepared is None else self.prepared
 
 
 def spatial_axes(layout: str | None, rows: NDArray[Any]) -> tuple[int, int]:
@@ -158,7 +171,7 @@ def _read(image: Any, number: int, bundle: Bundle) -> Image:
 
 
 def _hash(array: NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def _three_channels(name: str, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -178,7 +191,8 @@ def _prepared(name: str, sha256: str, pixels: NDArray[np.uint8], bundle: Bundle,
     row = prepared.rows[None]
     _check_shape(name, row, bundle.image)
     original = None if path else pixels
-    return Image(name, sha256, row, prepared.seen, prepared.box, original, path, is_upright(bundle.steps))
+    picture, upright = prepared.seen, is_upright(bundle.steps)
+    return Image(name, row, sha256, picture, box=prepared.box, original=original, path=path, upright=upright)
 
 
 def _as_is(name: str, array: NDArray[Any], bundle: Bundle) -> Image:
@@ -192,7 +206,8 @@ def _as_is(name: str, array: NDArray[Any], bundle: Bundle) -> Image:
     _check_shape(name, row, bundle.image)
     if not np.isfinite(row).all():
         raise PictureError(f"{name} contains NaN or infinity")
-    return Image(name, _hash(array), row, _undone(row[0], bundle.steps))
+    same = row.dtype == array.dtype  # a copy, which the caller can't change before it is hashed
+    return Image(name, row, "" if same else _hash(array), steps=bundle.steps)
 
 
 def _undone(row: NDArray[np.float32], steps: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8] | None:
@@ -241,7 +256,7 @@ def stack(images: Sequence[Image], entry: Input) -> NDArray[Any]:
                 f"{image.name} has shape {list(image.row.shape[1:])} and {images[0].name} "
                 f"{list(images[0].row.shape[1:])}; images of one call need one size"
             )
-    return np.concatenate([image.row for image in images])
+    return images[0].row if len(images) == 1 else np.concatenate([image.row for image in images])
 
 
 def stack_others(images: Sequence[Image], bundle: Bundle) -> dict[str, NDArray[Any]]:

@@ -3,7 +3,7 @@
 import hashlib
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -33,6 +33,10 @@ class Result:
     [N, …] of other outputs; `targets` [N] are the explained classes and `labels`
     their names. Where several targets per image were asked for, attribution, targets and labels have a second axis
     for them.
+
+    `steps` [N] is how many rows the network was run on for each image, beside a first look at its scores. `errors` [N]
+    (and a target axis as above) are the maps' estimated errors, in L2 relative to the map: None unless `tolerance`
+    asked for them.
     """
 
     attribution: Array
@@ -46,6 +50,9 @@ class Result:
     layout: str | None
     images: tuple[Image, ...]
     measures: str = "sensitivity"
+    steps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    errors: NDArray[np.float64] | None = None
+    tolerance: float | None = None
 
     def __len__(self) -> int:
         return len(self.attribution)
@@ -67,7 +74,16 @@ class Result:
             labels=self.labels[one],
             provenance={**self.provenance, "pictures": self.provenance["pictures"][one]},
             images=self.images[one],
+            steps=self.steps[one],
+            errors=None if self.errors is None else self.errors[one],
         )
+
+    @property
+    def converged(self) -> NDArray[np.bool_]:
+        """Whether each map's estimated error is within the tolerance; where there is none, nothing is amiss."""
+        if self.errors is None or self.tolerance is None:
+            return np.ones(self.targets.shape, np.bool_)
+        return self.errors <= self.tolerance
 
     @property
     def has_tokens(self) -> bool:
@@ -166,16 +182,23 @@ def provenance(
     explains: str,
     provider: str,
     cotangent: Any = None,
+    tolerance: float | None = None,
+    steps: NDArray[np.int64] | None = None,
+    errors: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
     """How a result was made, as plain data that JSON can hold."""
     used = {} if cotangent is None else {"cotangent": _plain(np.asarray(cotangent, np.float32))}
     return {
         "bundle": {"name": bundle.name, "sha256": bundle.sha256, "model_sha256": bundle.source.get("sha256")},
-        "pictures": [{"name": image.name, "sha256": image.sha256} for image in images],
+        "pictures": [
+            {"name": image.name, "sha256": image.sha256, **_effort(number, steps, errors)}
+            for number, image in enumerate(images)
+        ],
         "method": method,
         "parameters": {name: _plain(value) for name, value in parameters.items()},
         "explains": explains,
         **used,
+        **({} if tolerance is None else {"tolerance": tolerance}),
         "seed": parameters.get("seed"),
         "provider": provider,
         "versions": {
@@ -185,6 +208,16 @@ def provenance(
             "python": platform.python_version(),
         },
     }
+
+
+def _effort(number: int, steps: NDArray[np.int64] | None, errors: NDArray[np.float64] | None) -> dict[str, Any]:
+    """The steps and the estimated error (one for each target, where there are several) of an image."""
+    found: dict[str, Any] = {} if steps is None else {"steps": int(steps[number])}
+    if errors is not None:
+        # JSON has no infinity: an error that couldn't be estimated is null.
+        plain = [float(error) if np.isfinite(error) else None for error in np.ravel(errors[number])]
+        found["error"] = plain if errors.ndim > 1 else plain[0]
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,8 @@
 """onnxruntime sessions on a bundle's graphs: opened when first needed, few at a time, shared between threads."""
 
+import ctypes
 import functools
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -18,8 +20,35 @@ Array = NDArray[Any]
 
 # forward and the graphs of two methods; each holds its own copy of what onnxruntime repacks for its kernels.
 MOST_OPEN = 3
-# Words of onnxruntime's several messages for memory that can't be had.
-OUT_OF_MEMORY = ("failed to allocate memory", "bad_alloc", "out of memory", "bfcarena")
+# onnxruntime's several messages for memory that can't be had: the arena's, C++'s, CUDA's own and its libraries'. Whole
+# phrases, since a message also quotes names of nodes and values, which may be anything.
+OUT_OF_MEMORY = re.compile(
+    r"Failed to allocate memory for requested buffer of size \d+|Available memory of \d+ is smaller than requested"
+    r"|\bstd::bad_alloc\s*$|\bbad allocation\s*$|CUDA (?:error|failure) 2: ?out of memory|cudaErrorMemoryAllocation"
+    r"|\bCU(?:BLAS|DNN|SOLVER|FFT)_STATUS_ALLOC_FAILED\b|\bCUFFT_ALLOC_FAILED\b",
+    re.MULTILINE,
+)
+# Of its error codes, those that say what is wrong with the model or its inputs.
+OTHER_CODES = re.compile(r"^\[ONNXRuntimeError\] : \d+ : (?:INVALID|NO_SUCH|NO_MODEL|NOT_IMPL|MODEL_|ENGINE|EP_)")
+GROW_AFTER = 16
+"""Runs at a size that memory was found for, after which twice that size is tried again."""
+
+
+# An Identity of one number: a run of it is the way to tell the arena to shrink.
+NOTHING = (
+    b'\x08\n\x12\x00:=\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x07nothingZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n'
+    b"\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x14"
+)
+
+
+class MemoryRanOutError(ModelError):
+    """A run needed more memory than there is; one of fewer rows may succeed."""
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether an error of a run means that memory couldn't be had, and nothing else."""
+    text = str(error)
+    return isinstance(error, MemoryError) or (not OTHER_CODES.search(text) and bool(OUT_OF_MEMORY.search(text)))
 
 
 class Sessions:
@@ -29,33 +58,56 @@ class Sessions:
         self._bundle, self._providers, self._threads = bundle, providers, threads
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
-        self._shape_of_work: tuple[str, int] | None = None
+        self._shape_of_work: tuple[Any, ...] | None = None
+        self._running, self._tidy = "", False
+        self._limits: dict[str, tuple[int, int]] = {}  # most rows, and how many runs of late were of that size
 
-    def run(
-        self, graph: Graph, outputs: Sequence[str], feeds: Mapping[str, Array], release: bool = False
-    ) -> list[Array]:
-        """Runs a graph once; ModelError where it fails on these inputs, saying so if memory is what was missing.
-
-        With `release`, memory that earlier runs left in the arena goes back to the system.
-        """
+    def run(self, graph: Graph, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """Runs a graph once; ModelError where it fails on these inputs, saying so if memory is what was missing."""
         session = self._session(graph)
-        options = onnxruntime.RunOptions()
-        if release:
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._turn_to(graph)
         try:
-            return session.run(list(outputs), dict(feeds), options)
+            return session.run(list(outputs), dict(feeds))
         except Exception as error:  # onnxruntime's exceptions have no common base; KeyboardInterrupt passes
-            first = str(error).splitlines()[0]
-            if any(words in str(error).lower() for words in OUT_OF_MEMORY):
-                rows = next(iter(feeds.values())).shape[0]
-                message = f"memory ran out in a run of {rows} images at once; give memory= to take fewer rows per run"
-                raise ModelError(message) from error
-            raise ModelError(f"the graph {graph.file} failed: {first}") from error
+            if ran_out(error):
+                raise MemoryRanOutError(f"memory ran out in a run of {graph.file}") from error
+            raise ModelError(f"the graph {graph.file} failed: {str(error).splitlines()[0]}") from error
 
-    def changes_to(self, graph: Graph, rows: int) -> bool:
-        """Whether the next runs are of another graph or size than the last ones, whose memory then won't be reused."""
-        before, self._shape_of_work = self._shape_of_work, (graph.name, rows)
-        return before not in (None, self._shape_of_work)
+    def most_rows(self, graph: Graph) -> int | None:
+        """The most rows of a run for which there was memory of late; None where it never ran out."""
+        with self._lock:
+            return self._limits[graph.name][0] if graph.name in self._limits else None
+
+    def too_many(self, graph: Graph, rows: int) -> None:
+        """Takes note that memory ran out in a run of so many rows: half of them is the most for now."""
+        with self._lock:
+            self._limits[graph.name] = (max(1, rows // 2), 0)
+        give_back_memory()
+
+    def enough(self, graph: Graph, rows: int) -> None:
+        """Takes note that there was memory for a run of so many rows; after several at the limit, that is doubled."""
+        with self._lock:
+            if graph.name not in self._limits:
+                return
+            most, runs = self._limits[graph.name]
+            if 2 * rows > most:
+                runs += 1
+                self._limits[graph.name] = (2 * most, 0) if runs == GROW_AFTER else (most, runs)
+
+    def begin(self, graph: Graph, images: int, memory: float | str | None = None) -> None:
+        """Says what the next runs are of: if another graph or size than the last, whose memory won't be reused then.
+
+        Under a bound (`memory`) that goes for every further graph that they take, too.
+        """
+        before, self._shape_of_work = self._shape_of_work, (graph.name, images, memory)
+        if before not in (None, self._shape_of_work):
+            give_back_memory()
+        self._running, self._tidy = graph.name, memory is not None
+
+    def _turn_to(self, graph: Graph) -> None:
+        before, self._running = self._running, graph.name
+        if self._tidy and before != graph.name:
+            give_back_memory()
 
     def _session(self, graph: Graph) -> Any:
         with self._lock:
@@ -75,6 +127,7 @@ class Sessions:
         except Exception as error:  # as in run
             first = str(error).splitlines()[0]
             raise BundleError(f"onnxruntime {onnxruntime.__version__} can't open {file}: {first}") from error
+        give_back_freed()  # opening leaves a quarter of what it took behind
         confirm(session, self._providers)
         missing = {entry.name for entry in graph.inputs} ^ {entry.name for entry in session.get_inputs()}
         if missing:
@@ -85,7 +138,7 @@ class Sessions:
 def session_options(threads: int | None = None) -> Any:
     """The settings of every session here, chosen for little memory: half of the defaults', at the same speed."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; warnings are about the exporter's work, not the user's
+    options.log_severity_level = 4  # what goes wrong comes as an exception; warnings are about the exporter's work
     if threads is not None:
         options.intra_op_num_threads = threads
     if _share_arena():
@@ -102,12 +155,42 @@ def _share_arena() -> bool:
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
     same_as_requested = 1
-    config = onnxruntime.OrtArenaCfg({"arena_extend_strategy": same_as_requested})
+    # A free block up to 64 KB too large is handed out whole; onnxruntime's own limit of 128 MB wastes a tenth.
+    config = onnxruntime.OrtArenaCfg({"arena_extend_strategy": same_as_requested, "max_dead_bytes_per_chunk": 65536})
     try:
         onnxruntime.create_and_register_allocator(memory, config)
     except Exception:  # somebody else in this process has registered one; ours are then the usual arenas
         return False
     return True
+
+
+def give_back_memory() -> None:
+    """Returns to the system what earlier runs left in the arena that all sessions share."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    _nothing().run(None, {"x": np.zeros(1, np.float32)}, options)
+    give_back_freed()
+
+
+def give_back_freed() -> None:
+    """Returns to the system what the C library has freed but kept."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _trim() -> Any:
+    """The C library's call that returns freed memory to the system, where it has one (glibc keeps up to 64 MB)."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+@functools.cache
+def _nothing() -> Any:
+    return onnxruntime.InferenceSession(NOTHING, session_options(1), providers=["CPUExecutionProvider"])
 
 
 def cast(array: Array, dtype: str) -> Array:

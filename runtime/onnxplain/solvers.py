@@ -23,7 +23,7 @@ Parameters = Mapping[str, Any]
 
 MEDIAN_OF = 1000
 """How many scores the median distance of HSIC is taken over: all pairs of them."""
-ROWS = 1024
+ROWS = 128
 """Rows of a kernel matrix that are held at once."""
 
 
@@ -202,7 +202,7 @@ def dependence(design: Design, scores: Array, parameters: Parameters) -> Array: 
 
 def _dependence(states: Array, scores: Array) -> Array:
     some = scores[:MEDIAN_OF]
-    distances = np.abs(some[:, None] - some)[np.triu_indices(len(some), 1)]
+    distances = np.abs(np.concatenate([some[first + 1 :] - some[first] for first in range(len(some))]))
     width = float(np.median(distances)) or float(distances.mean())
     if not width:
         return np.zeros(states.shape[1])

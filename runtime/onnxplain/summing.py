@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.bundle import Graph
-from onnxplain.errors import BundleError, unknown
+from onnxplain.errors import BundleError, ModelError, unknown
 from onnxplain.planner import Chunk
-from onnxplain.sessions import Sessions, cast
+from onnxplain.sessions import MemoryRanOutError, Sessions, cast
 
 Array = NDArray[Any]
-Finish = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+Finish = Callable[[Array, Array], Array]
+Join = Callable[[Sequence[Array], Sequence[Array]], list[Array]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,15 @@ class Feed:
         return part[:, chunk.steps] if self.per_step else part
 
 
-def mean(total: NDArray[np.float64], norm: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean(total: Array, norm: Array) -> Array:
     """total / norm, and 0 where norm is 0: a pixel that no step touched."""
-    return np.divide(total, norm, out=np.zeros_like(total), where=np.broadcast_to(norm, total.shape) != 0)
+    covered = norm != 0
+    if covered.all():
+        return total if (norm == 1).all() else total / norm
+    return np.divide(total, norm, out=np.zeros_like(total), where=np.broadcast_to(covered, total.shape))
 
 
-def covered_once_more(total: NDArray[np.float64], norm: NDArray[np.float64]) -> NDArray[np.float64]:
+def covered_once_more(total: Array, norm: Array) -> Array:
     """|total| / (1 + norm): MindSpore's occlusion, which counts one window more than there are."""
     return np.abs(total) / (1 + norm)
 
@@ -52,17 +56,71 @@ def find_finish(name: str) -> Finish:
 
 def accumulate(
     sessions: Sessions, graph: Graph, outputs: Sequence[str], feeds: Mapping[str, Feed], chunks: Iterable[Chunk]
-) -> Iterator[tuple[Chunk, list[NDArray[np.float64]] | None]]:
+) -> Iterator[tuple[Chunk, list[Array] | None]]:
     """Runs every chunk; yields it, with the sums of the outputs over its images' steps once the last is added.
 
-    Chunks of the same images follow each other, so only one group's sums are held, in float64.
+    Chunks of the same images follow each other, so only one group's sums are held: in float64, or as the graph gave
+    them where one run is all there is to add.
     """
-    sums: list[NDArray[np.float64]] = []
+    sums: list[Array] = []
     for chunk in chunks:
-        parts = sessions.run(graph, outputs, inputs_of(graph, feeds, chunk))
-        terms = [np.asarray(part, np.float64) for part in parts]
-        sums = terms if chunk.first else [total + term for total, term in zip(sums, terms, strict=True)]
+        parts = run_chunk(sessions, graph, outputs, feeds, chunk)
+        sums = parts if chunk.first else added(sums, parts)
         yield chunk, sums if chunk.last else None
+
+
+def added(sums: Sequence[Array], parts: Sequence[Array]) -> list[Array]:
+    """The sums with further terms, in float64; sums that are in float64 already are changed in place."""
+    return [_add(total, part) for total, part in zip(sums, parts, strict=True)]
+
+
+def _add(total: Array, part: Array) -> NDArray[np.float64]:
+    if total.dtype == np.float64 and np.broadcast_shapes(total.shape, part.shape) == total.shape:
+        return np.add(total, part, out=total)
+    return np.add(total, part, dtype=np.float64)
+
+
+def side_by_side(before: Sequence[Array], after: Sequence[Array]) -> list[Array]:
+    """Outputs [N, K, …] of some steps followed by those of others; of outputs without steps, the first."""
+    return [np.concatenate(pair, axis=1) if pair[0].ndim > 1 else pair[0] for pair in zip(before, after, strict=True)]
+
+
+def run_chunk(
+    sessions: Sessions,
+    graph: Graph,
+    outputs: Sequence[str],
+    feeds: Mapping[str, Feed],
+    chunk: Chunk,
+    join: Join = added,
+) -> list[Array]:
+    """The outputs of a run of one chunk; where memory doesn't suffice for it, of two runs of half as many rows each.
+
+    `join` puts together what two parts of the steps gave. ModelError where there is no memory for a single row.
+    """
+    most = sessions.most_rows(graph)
+    if most is None or chunk.rows <= most or chunk.rows == 1:
+        try:
+            found = sessions.run(graph, outputs, inputs_of(graph, feeds, chunk))
+        except MemoryRanOutError as error:
+            if chunk.rows == 1:
+                need = (graph.bytes_per_row + graph.bytes_per_run) / 1e6
+                message = f"memory ran out in a run of a single row of {graph.file}, which takes about {need:.3g} MB"
+                raise ModelError(message) from error
+            sessions.too_many(graph, chunk.rows)
+        else:
+            sessions.enough(graph, chunk.rows)
+            return found
+    halves = chunk.halves()
+    before, after = (run_chunk(sessions, graph, outputs, feeds, half, join) for half in halves)
+    if halves[0].images == chunk.images:
+        return join(before, after)
+    # What doesn't depend on the image is there once in each.
+    parts = [[_for_each(part, half) for part in found] for found, half in ((before, halves[0]), (after, halves[1]))]
+    return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
+
+
+def _for_each(part: Array, chunk: Chunk) -> Array:
+    return np.broadcast_to(part, (chunk.images.stop - chunk.images.start, *part.shape[1:]))
 
 
 def inputs_of(graph: Graph, feeds: Mapping[str, Feed], chunk: Chunk) -> dict[str, Array]:

@@ -15,7 +15,8 @@ class Chosen:
     """What is explained: `targets` int64 [N, T], and what graphs are fed for them.
 
     `cotangents` is float32 [N, T, …], None where the network's scores are class scores and graphs take the targets.
-    `several` is True where more than one per image was asked for: maps keep a target axis then.
+    `several` is True where more than one per image was asked for: maps keep a target axis then. A target TOP is the
+    image's top class, until scores settle which one that is.
     """
 
     targets: NDArray[np.int64]
@@ -34,6 +35,17 @@ class Chosen:
         weights = self.cotangents.reshape(*self.targets.shape, -1).astype(np.float64)
         return np.einsum("nto,no->nt", weights, scores.reshape(len(scores), -1)).astype(np.float32)
 
+    @property
+    def settled(self) -> bool:
+        """Whether every target is known."""
+        return self.cotangents is not None or not (self.targets == TOP).any()
+
+    def by(self, scores: NDArray[np.floating[Any]]) -> "Chosen":
+        """The same with each image's top class, of equal scores the first, in the place of TOP."""
+        if self.settled:
+            return self
+        return Chosen(np.where(self.targets == TOP, scores.argmax(axis=1)[:, None], self.targets), self.several)
+
     def at(self, images: NDArray[Any]) -> "Chosen":
         """What is explained of the images of these numbers [M]."""
         cotangents = None if self.cotangents is None else self.cotangents[images]
@@ -47,6 +59,8 @@ class Chosen:
 
 FREE = -1
 """The target of a map that a cotangent of the caller's explains."""
+TOP = -1
+"""The target that stands for an image's top class, as graphs that tell the scores take it."""
 
 
 def resolve(
@@ -60,8 +74,14 @@ def resolve(
     """
     count, classes = scores.shape
     if best is not None:
-        return _best(best, targets, scores), True
-    top = scores.argmax(axis=1)
+        _check_best(best, targets, classes)
+        return np.argsort(-scores, axis=1, kind="stable")[:, :best].astype(np.int64), True
+    chosen = asked(targets, count, classes, labels).by(scores)
+    return chosen.targets, chosen.several
+
+
+def asked(targets: Any, count: int, classes: int, labels: Sequence[str] | None) -> Chosen:
+    """What `resolve` takes, of `count` images whose scores aren't known yet: TOP stands for the top class."""
     if targets is None or isinstance(targets, str | int | np.integer):
         per_image: list[Any] = [targets] * count
     elif not isinstance(targets, Iterable):
@@ -75,19 +95,16 @@ def resolve(
     rows = [list(entry) for entry in per_image] if several else [[entry] for entry in per_image]
     if len({len(row) for row in rows}) > 1 or (rows and not rows[0]):
         raise ParameterError("every picture needs the same number of targets, and at least one")
-    table = [
-        [int(top[i]) if entry is None else class_of(entry, classes, labels) for entry in row]
-        for i, row in enumerate(rows)
-    ]
-    return np.array(table, np.int64).reshape(count, -1 if count else 1), several
+    table = [[TOP if entry is None else class_of(entry, classes, labels) for entry in row] for row in rows]
+    return Chosen(np.array(table, np.int64).reshape(count, -1 if count else 1), several)
 
 
-def _best(best: int, targets: Any, scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+def _check_best(best: int, targets: Any, classes: int) -> None:
+    """ParameterError unless so many best classes can be explained."""
     if targets is not None:
         raise ParameterError("top= and targets= both say what is explained; give one of them")
-    if isinstance(best, bool) or not isinstance(best, int | np.integer) or not 1 <= best <= scores.shape[1]:
-        raise ParameterError(f"top={best!r} must be a whole number from 1 to {scores.shape[1]}, the number of classes")
-    return np.argsort(-scores, axis=1, kind="stable")[:, :best].astype(np.int64)
+    if isinstance(best, bool) or not isinstance(best, int | np.integer) or not 1 <= best <= classes:
+        raise ParameterError(f"top={best!r} must be a whole number from 1 to {classes}, the number of classes")
 
 
 def class_of(target: Any, classes: int, labels: Sequence[str] | None) -> int:

@@ -90,7 +90,7 @@ def test_maps_of_tokens_add_up_to_the_change_of_the_score(text: tuple[nn.Module,
     _, mask, kinds = (torch.tensor(value) for value in feeds.values())
     padding = {**feeds, "input_ids": np.zeros_like(feeds["input_ids"])}
     baseline = explainer.values(padding)
-    result = explainer.explain(feeds, "integrated_gradients", baseline=baseline, memory="1MB")
+    result = explainer.explain(feeds, "integrated_gradients", baseline=baseline, memory="4MB")
     without = module.onward(torch.tensor(baseline, dtype=torch.float64), mask, kinds).detach().numpy()
     change = np.take_along_axis(result.scores - without, result.targets[:, None], axis=1)[:, 0]
     assert result.tokens().shape == (3, LENGTH)
@@ -224,7 +224,7 @@ def test_a_picture_with_other_inputs(tmp_path: Path, free: bool) -> None:
     truth = autograd(feeds["picture"], lambda x: top_scores(module(x, age)))
     assert relative(explainer.gradient(feeds), truth) < 1e-5
     for method in explainer.bundle.methods:
-        whole = explainer.explain(feeds, method, memory="1MB").attribution
+        whole = explainer.explain(feeds, method, memory="8MB").attribution
         dealt = [dict(zip(feeds, pair, strict=True)) for pair in zip(*feeds.values(), strict=True)]
         alone = [result.attribution for result in explainer.stream(dealt, method)]
         assert relative(np.concatenate(alone), whole) < 1e-5

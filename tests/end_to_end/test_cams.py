@@ -13,6 +13,7 @@ from onnxplain import Explainer
 from onnxplain.errors import ParameterError
 from onnxplain_export import export
 from other_networks import PictureAndAge
+from tight_memory import least_memory
 
 TOLERANCE = 1e-4
 METHODS = ("gradcam", "scorecam", "ablationcam", "reciprocam")
@@ -103,7 +104,6 @@ def test_a_map_of_a_channels_last_picture_has_its_channel_last(explainer: Explai
 def test_maps_are_the_same_under_a_tight_memory(explainer: Explainer) -> None:
     for method in METHODS:
         free = explainer.explain(IMAGES, method, targets=0, relu=False).attribution
-        graphs = explainer.bundle.graphs
-        tight = max(graph.bytes_per_row for graph in graphs.values()) + 1
+        tight = least_memory(explainer, IMAGES, method, targets=0, relu=False)
         found = explainer.explain(IMAGES, method, targets=0, relu=False, memory=tight).attribution
         assert relative(found, free) <= TOLERANCE

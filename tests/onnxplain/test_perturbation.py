@@ -11,6 +11,7 @@ from onnxplain.masks import random_masks
 from onnxplain.plans import PLANS
 from onnxplain_export import export
 from small_models import conv, head, model, node, random_weight
+from tight_memory import least_memory
 
 HEIGHT, WIDTH = 6, 9
 METHODS = {
@@ -89,8 +90,8 @@ def test_several_targets_share_the_passes(network, method):
 def test_a_memory_cap_changes_no_map(network, method):
     images = images_for(network, 3)
     free = network.explain(images, method, **METHODS[method]).attribution
-    least = max(graph.bytes_per_row for graph in network.bundle.graphs.values())
-    capped = network.explain(images, method, memory=2 * least, **METHODS[method]).attribution
+    least = least_memory(network, images, method, **METHODS[method])
+    capped = network.explain(images, method, memory=least, **METHODS[method]).attribution
     assert_allclose(capped, free, rtol=2e-4, atol=1e-6)
 
 

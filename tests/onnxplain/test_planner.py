@@ -3,7 +3,18 @@ import pytest
 
 from onnxplain import planner
 from onnxplain.errors import ParameterError
-from onnxplain.planner import MOST_ROWS, chunks, free_memory, parse_memory, rows_per_run
+from onnxplain.planner import (
+    BEST_BYTES,
+    LEAST_ROWS,
+    MOST_ROWS,
+    Chunk,
+    chunks,
+    free_memory,
+    images_at_once,
+    parse_memory,
+    rows_per_run,
+    useful_rows,
+)
 
 GB = 10**9
 
@@ -30,6 +41,48 @@ def test_every_image_meets_every_step_once_and_no_run_is_too_large(images, steps
 def test_runs_are_of_nearly_equal_size_so_that_memory_is_reused():
     sizes = [chunk.steps.stop - chunk.steps.start for chunk in chunks(1, 50, 32)]
     assert sizes == [25, 25]
+
+
+def test_no_run_is_larger_than_the_one_before_it_so_that_memory_is_reused():
+    """A run of eight rows after one of seven finds no block that is large enough, and takes twice the memory."""
+    sizes = [chunk.steps.stop - chunk.steps.start for chunk in chunks(1, 36, 8)]
+    assert sizes == [8, 7, 7, 7, 7]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_halves_of_a_chunk_are_the_chunk(steps):
+    chunk = Chunk(slice(2, 5), slice(3, 3 + steps), True, True)
+    before, after = chunk.halves()
+    assert before.rows + after.rows == chunk.rows == 3 * steps
+    if steps > 1:
+        assert (before.images, after.images) == (chunk.images, chunk.images)
+        assert (before.steps.start, before.steps.stop, after.steps.stop) == (3, after.steps.start, 3 + steps)
+        assert (before.first, before.last, after.first, after.last) == (True, False, False, True)
+    else:
+        assert (before.images, after.images) == (slice(2, 3), slice(3, 5))
+        assert (before.first, before.last, after.first, after.last) == (True, True, True, True)
+
+
+def test_a_run_on_a_cpu_is_as_large_as_its_caches_and_threads_want():
+    assert useful_rows(50 * 10**6, threads=2) == LEAST_ROWS
+    assert useful_rows(50 * 10**6, threads=8) == 8
+    assert useful_rows(50 * 10**6, threads=64) == MOST_ROWS
+    assert useful_rows(8 * 10**6, threads=2) == BEST_BYTES // (8 * 10**6)
+    assert useful_rows(1000, threads=2) == MOST_ROWS
+    assert useful_rows(1000, threads=2, most=5) == 5
+
+
+def test_what_a_call_holds_is_taken_off_its_memory():
+    assert rows_per_run(10**8, "1GB", beside=35 * 10**7) == 6
+    with pytest.raises(ParameterError, match=r"needs 450\.0 MB"):
+        rows_per_run(10**8, "400MB", beside=35 * 10**7)
+    assert rows_per_run(10**8, "450.0 MB", beside=35 * 10**7) == 1
+
+
+def test_images_are_explained_in_groups_whose_arrays_take_half_of_the_memory():
+    assert [part.stop - part.start for part in images_at_once(10, 10**8, 10**7, 2 * 10**7)] == [4, 3, 3]
+    assert images_at_once(10, 10**9, 10**7, 0) == [slice(0, 10)]
+    assert len(images_at_once(3, 10**6, 10**7, 0)) == 3
 
 
 @pytest.mark.parametrize(
@@ -60,7 +113,7 @@ def test_memory_bounds_the_rows_of_a_run():
 
 
 def test_memory_for_less_than_one_row_is_an_error_that_says_what_is_needed():
-    with pytest.raises(ParameterError, match="150 MB"):
+    with pytest.raises(ParameterError, match=r"150\.0 MB"):
         rows_per_run(15 * 10**7, "100MB")
 
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 
@@ -68,6 +70,22 @@ def test_the_forward_pass_runs_once_for_each_image(name: str) -> None:
     feeds = feeds_of(shared, 2, np.array(TARGETS))
     (found,) = small_models.session(ir.to_proto(shared)).run([str(rows.name)], feeds)
     assert len(found) == 2
+
+
+def kept_apart(model: ir.Model, folder: Path) -> int:
+    """How many products onnxruntime computes in the plain layout, though an operand comes from a convolution's own."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(folder / "optimized.onnx"), 4
+    content = ir.to_proto(model).SerializeToString()
+    onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(options.optimized_model_filepath).graph.node
+    reordered = {name for node in nodes if node.op_type == "ReorderOutput" for name in node.output}
+    return sum(node.op_type == "Mul" and bool(reordered & set(node.input)) for node in nodes)
+
+
+def test_repeated_masks_stay_in_the_layout_of_convolutions(tmp_path: Path) -> None:
+    plain, shared = both("residual")
+    assert kept_apart(shared, tmp_path) <= kept_apart(plain, tmp_path)
 
 
 def test_a_network_that_cannot_share_says_where() -> None:

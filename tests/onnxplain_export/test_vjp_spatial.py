@@ -17,7 +17,7 @@ from onnxplain.errors import NoGradientError
 from onnxplain_export.autodiff import differentiate
 from onnxplain_export.vjp import STANDARD
 from reference_kernels import KERNELS
-from rule_cases_spatial import CASES, WINDOWS, resize
+from rule_cases_spatial import CASES, PHASES, WINDOWS, resize
 from rule_harness import FREE, STATIC, Case, forward_model, gradient_model, gradients, gradients_float32
 
 RNG = np.random.default_rng(3)
@@ -96,12 +96,22 @@ def test_the_flipped_weight_is_folded_when_onnxruntime_loads_the_model(tmp_path:
     assert {node.op_type for node in onnx.load(tmp_path / "loaded.onnx").graph.node} == {"Conv"}
 
 
+def test_the_taps_of_phases_are_folded_when_onnxruntime_loads_the_model(tmp_path: Any) -> None:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    model = gradient_model(PHASES[0], STANDARD, FREE, np.float32)
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    loaded = Counter(node.op_type for node in onnx.load(tmp_path / "loaded.onnx").graph.node)
+    assert (loaded["Conv"], loaded["Slice"], loaded["Transpose"]) == (4, 0, 3)  # none of a weight
+
+
 def strided_twice(weight: ir.TensorProtocol) -> ir.Graph:
     """Two strided convolutions that share one weight, with the gradient of the second's result at the input."""
     x, kernel = ir.val("x", ir.DataType.FLOAT, ["N", 3, 9, 9]), ir.val("kernel", const_value=weight)
-    first = ir.node("Conv", [x, kernel], {"strides": [2, 2]}, name="one")
-    first.outputs[0].dtype, first.outputs[0].shape = ir.DataType.FLOAT, ir.Shape(["N", 3, 4, 4])
-    second = ir.node("Conv", [first.outputs[0], kernel], {"strides": [2, 2]}, name="two")
+    first = ir.node("Conv", [x, kernel], {"strides": [3, 3]}, name="one")
+    first.outputs[0].dtype, first.outputs[0].shape = ir.DataType.FLOAT, ir.Shape(["N", 3, 3, 3])
+    second = ir.node("Conv", [first.outputs[0], kernel], {"strides": [3, 3]}, name="two")
     y = second.outputs[0]
     y.dtype, y.shape = ir.DataType.FLOAT, ir.Shape(["N", 3, 1, 1])
     u = ir.val("u", ir.DataType.FLOAT, ["N", 3, 1, 1])
@@ -317,3 +327,34 @@ def test_a_free_image_size_is_refused_by_name() -> None:
     graph = ir.Graph([x, u], [y], nodes=[node], opset_imports={"": 20}, name="graph")
     with pytest.raises(NoGradientError, match=r"'the_node'.*fixed image size"):
         differentiate(graph, y, [x], u)
+
+
+# Forms chosen for speed
+
+
+@pytest.mark.parametrize("case", PHASES, ids=str)
+def test_strides_of_two_need_no_transposed_convolution(case: Case) -> None:
+    assert "ConvTranspose" not in operators(case)
+
+
+@pytest.mark.parametrize("pool", ["MaxPool", "AveragePool"])
+def test_the_mask_of_a_relu_moves_behind_max_pools_alone(pool: str) -> None:
+    """[relu(x) > 0] is put on the fewer numbers of the pool; the sum over an average's window must keep it apart."""
+    x = np.round(RNG.standard_normal((2, 16, 9, 9)), 1)  # with ties, also at 0
+    text = f"""
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (double[N, 16, 9, 9] x, double[N, 16, 4, 4] u) => (double[N, 16, 4, 4] y) {{
+            r = Relu(x)
+            y = {pool}<kernel_shape = [3, 3], strides = [2, 2]>(r)
+        }}"""
+    model = ir.from_onnx_text(text)
+    ir.passes.common.ShapeInferencePass()(model)
+    graph = model.graph
+    (found,) = differentiate(graph, graph.outputs[0], [graph.inputs[0]], graph.inputs[1])
+    graph.outputs[:] = [found]
+    masks = [node for node in graph if node.op_type == "HardSigmoid"]
+    assert [node.inputs[0].name for node in masks] == ["y" if pool == "MaxPool" else "r"]
+    pooled = F.max_pool2d if pool == "MaxPool" else F.avg_pool2d
+    u, expected = in_torch(lambda leaf: pooled(torch.relu(leaf), 3, 2), x)
+    (computed,) = ReferenceEvaluator(ir.to_proto(model), new_ops=KERNELS).run(None, {"x": x, "u": u})
+    np.testing.assert_allclose(computed, expected, atol=1e-12)

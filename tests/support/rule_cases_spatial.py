@@ -29,6 +29,8 @@ def same(*pads) -> list[int]:
     return [*pads, *pads]
 
 
+HALVED = {"pads": same(1, 1), "strides": [2, 2]}
+
 CONVOLUTIONS = [
     conv((2, 3, 7, 8), (4, 3, 3, 3), "3x3", bias=True, function=lambda *t: F.conv2d(*t, padding=1), pads=same(1, 1)),
     conv((2, 3, 7, 8), (4, 3, 3, 3), "no pads", function=F.conv2d),
@@ -41,6 +43,7 @@ CONVOLUTIONS = [
     conv((2, 3, 5, 4), (4, 3, 1, 3), "1x3", pads=[0, 1, 0, 1]),
     conv((2, 3, 8, 9), (4, 3, 3, 3), "stride 2", pads=same(1, 1), strides=[2, 2]),
     conv((2, 3, 8, 9), (4, 3, 3, 3), "stride 2 asymmetric", pads=[0, 0, 1, 1], strides=[2, 2]),
+    conv((2, 6, 9, 8), (4, 6, 1, 1), "1x1 of the odd places", pads=[1, 1, 0, 0], strides=[2, 2]),
     conv((2, 3, 8, 9), (4, 3, 3, 3), "stride on one axis", pads=same(1, 1), strides=[1, 2]),
     conv((2, 3, 8, 8), (4, 3, 4, 4), "patches", bias=True, function=lambda *t: F.conv2d(*t, stride=4), strides=[4, 4]),
     conv((2, 3, 9, 11), (4, 3, 2, 3), "stride beyond the kernel", strides=[4, 5]),
@@ -62,6 +65,20 @@ CONVOLUTIONS = [
         "Conv", [(2, 3, 5, 4), (4, 3, 3, 2)], {"kernel_shape": [3, 2]}, fed=(1,), batched=(0,), note="computed weight"
     ),
 ]
+
+PHASES = [
+    conv((2, 6, 8, 10), (4, 6, 3, 3), "phases", function=lambda *t: F.conv2d(*t, stride=2, padding=1), **HALVED),
+    conv((2, 6, 7, 9), (4, 6, 3, 3), "phases of odd sizes", pads=same(1, 1), strides=[2, 2]),
+    conv((2, 6, 8, 9), (4, 6, 3, 3), "phases, asymmetric pads", pads=[0, 0, 1, 1], strides=[2, 2]),
+    conv((2, 6, 8, 9), (4, 6, 3, 4), "phases, last row not read", strides=[2, 2]),
+    conv((2, 6, 9, 8), (4, 6, 1, 1), "phases of 1x1", strides=[2, 2]),
+    conv((2, 6, 8, 9), (4, 6, 1, 3), "phases of 1x3", pads=[0, 1, 0, 1], strides=[2, 2]),
+    conv((2, 6, 8, 8), (4, 6, 2, 2), "phases of patches", strides=[2, 2]),
+    conv((2, 6, 11, 8), (6, 1, 5, 5), "phases, depthwise", group=6, bias=True, pads=same(2, 2), strides=[2, 2]),
+    conv((2, 3, 11, 12), (4, 3, 7, 7), "phases of colours", pads=same(3, 3), strides=[2, 2]),
+    conv((2, 3, 11, 12), (4, 3, 4, 3), "phases of colours, no pads", strides=[2, 2]),
+]
+"""Strides of 2, whose adjoint is computed phase by phase."""
 
 TRANSPOSED = [
     conv_transpose((2, 3, 4, 5), (3, 4, 3, 3), "plain", bias=True, function=F.conv_transpose2d),
@@ -219,4 +236,4 @@ PADS = [
     pad("wrap", [0, 0, 4, 0, 0, 0, 4, 5], function=lambda x, *_: F.pad(x, (0, 5, 4, 4), mode="circular")),
 ]
 
-CASES: list[Case] = [*CONVOLUTIONS, *TRANSPOSED, *POOLS, *GLOBAL_POOLS, *RESIZES, *PADS]
+CASES: list[Case] = [*CONVOLUTIONS, *PHASES, *TRANSPOSED, *POOLS, *GLOBAL_POOLS, *RESIZES, *PADS]

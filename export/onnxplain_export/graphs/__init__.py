@@ -56,5 +56,8 @@ SHARING = {
 GRAPHS.update({name: partial(GRAPHS[plain], shares=True) for name, plain in SHARING.items()})
 COLUMNS.update({name: COLUMNS[plain] for name, plain in SHARING.items() if plain in COLUMNS})
 
+TELLING = frozenset({"gradient", "layer", "relevance", "deeplift"})
+"""The kinds of graphs that run the images as they are, so that they give the scores too and can find the top class."""
+
 PROVING = frozenset({"forward", "gradient"})
 """The graphs that all others are proved against."""

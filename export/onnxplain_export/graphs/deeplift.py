@@ -18,6 +18,7 @@ from onnxplain_export.graphs.frame import (
     per_image,
     row_cotangent,
     split_rows,
+    told_scores,
 )
 from onnxplain_export.normalize import BATCH, Normalized
 from onnxplain_export.tables.deeplift import deeplift_table
@@ -27,7 +28,7 @@ REFERENCE = "explainer/reference"
 
 
 def deeplift(normalized: Normalized, captum: bool = False) -> ir.Model:
-    """total [N, T, …] = (x − b)·Δscore/Δx, norm is 1; Σ total = score(x) − score(b).
+    """total [N, T, …] = (x − b)·Δscore/Δx, norm is 1, scores the images'; Σ total = score(x) − score(b).
 
     A second copy of the network runs at the baseline: once, where all images have the same, else once for each row.
     With `captum`, what follows an activation at once is treated as in that package: see `deeplift_table`.
@@ -41,11 +42,13 @@ def deeplift(normalized: Normalized, captum: bool = False) -> ir.Model:
     difference = per_image(frame, op.Sub(frame.value, baseline))
     enter(frame, per_image(frame, frame.value), chosen)
     references = _references(frame, _baseline_rows(frame, baseline, chosen))
-    rows = gradient_at_rows(frame, row_cotangent(frame, chosen), deeplift_table(references, captum))
+    scores, settled = told_scores(frame, chosen)
+    rows = gradient_at_rows(frame, row_cotangent(frame, settled), deeplift_table(references, captum))
     multipliers = op.Squeeze(split_rows(frame, rows, chosen, None), [1])
     frame.output("total", op.Mul(multipliers, difference), [BATCH, "T", *frame.shape])
     ones = op.Expand(op.floats([[1.0]]), op.Shape(chosen, start=0, end=2))
     frame.output("norm", op.Unsqueeze(ones, list(range(2, 2 + frame.rank))), [BATCH, "T", *[1] * frame.rank])
+    frame.output("scores", scores, [BATCH, *normalized.scores.shape])
     return close_frame(frame, "deeplift")
 
 

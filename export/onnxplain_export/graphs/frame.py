@@ -4,7 +4,7 @@ Inside a graph the rows are N images × K steps × T targets, in that order. `va
 of the value that is explained: the image itself, or a value inside the network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import onnx_ir.passes.common as passes
 
 from onnxplain_export.autodiff import differentiate, reads
 from onnxplain_export.emitter import OPSET, Dim, Emitter, copied, dims
+from onnxplain_export.graphs.blocked import keep_blocked
 from onnxplain_export.graphs.sharing import repeat_rows
 from onnxplain_export.normalize import BATCH, Normalized, named_value
 from onnxplain_export.normalize.precision import forget_types
@@ -156,8 +157,32 @@ def connect(frame: Frame, rows: ir.Value, times: Sequence[ir.Value] = ()) -> Non
         if entry is not frame.entry
     ]
     frame.rows, frame.roots = rows, (rows, *repeated)
+    known = {value: dims(value) or () for node in frame.graph for value in node.outputs}
     forget_types_but(frame.model, [rows, *repeated])
     infer_shapes(frame.model)
+    _name_axes(frame, known)
+
+
+def _name_axes(frame: Frame, known: Mapping[ir.Value, tuple[Dim, ...]]) -> None:
+    """Names the axes that inference lost behind the rows as the normalised network does: 64*N is 64*rows here."""
+    symbol = (dims(frame.roots[0]) or (BATCH,))[0]
+    behind = set(frame.roots)
+    for node in frame.graph:
+        if not any(value in behind for value in reads(node)):
+            continue
+        behind.update(node.outputs)
+        for value in node.outputs:
+            found, names = dims(value), known.get(value, ())
+            if found is None or len(found) != len(names):
+                continue
+            axes = zip(found, names, strict=True)
+            value.shape = ir.Shape([axis if isinstance(axis, int) else _renamed(n, symbol) or axis for axis, n in axes])
+
+
+def _renamed(name: Dim, symbol: Dim) -> Dim:
+    """The name of an axis that counts rows of each image, with the rows' symbol in the place of the batch's."""
+    times, star, counted = str(name).rpartition("*")
+    return f"{times}{star}{symbol}" if counted == BATCH and isinstance(symbol, str) else None
 
 
 def _repeated(frame: Frame, value: ir.Value, entry: ir.Value, times: Sequence[ir.Value]) -> ir.Value:
@@ -190,6 +215,22 @@ def chosen_input(frame: Frame) -> ir.Value:
     if scores.free:
         return frame.input("cotangent", [BATCH, "T", *scores.shape])
     return frame.input("target", [BATCH, "T"], ir.DataType.INT64)
+
+
+def told_scores(frame: Frame, chosen: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The scores [N, …] of the images as they are, which are the rows, and `chosen` with no target left open.
+
+    A target -1 is the image's top class, of equal scores the first.
+    """
+    op, shape = frame.op, frame.normalized.scores.shape
+    scores = frame.scores
+    if not frame.shares:  # the rows are repeated for the targets
+        counts = op.Shape(chosen, start=0, end=2)
+        scores = op.Gather(op.Reshape(scores, op.Concat(counts, list(shape), axis=0)), op.constant(0, np.int64), axis=1)
+    if frame.normalized.scores.free:
+        return scores, chosen
+    top = op.ArgMax(scores, axis=1, keepdims=1)
+    return scores, op.Where(op.Less(chosen, op.constant(0, np.int64)), top, chosen)
 
 
 def row_cotangent(frame: Frame, chosen: ir.Value, weight: ir.Value | None = None) -> ir.Value:
@@ -264,4 +305,6 @@ def close_frame(frame: Frame, name: str) -> ir.Model:
         passes.NameFixPass(),
     )(model)
     infer_shapes(model)
+    keep_blocked(model)
+    passes.TopologicalSortPass()(model)
     return model

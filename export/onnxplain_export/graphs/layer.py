@@ -13,13 +13,15 @@ from onnxplain_export.graphs.frame import (
     per_image,
     row_cotangent,
     split_rows,
+    told_scores,
 )
 from onnxplain_export.grids import Layer
 from onnxplain_export.normalize import BATCH, Normalized, named_value
 
 
 def layer(normalized: Normalized, at: Layer) -> ir.Model:
-    """features [N, …], total [N, T, …] = ∂ scores[target] / ∂ features, or of ⟨cotangent, scores⟩; norm is 1.
+    """features [N, …], total [N, T, …] = ∂ scores[target] / ∂ features, or of ⟨cotangent, scores⟩; norm is 1,
+    scores are the images'.
 
     Rows are repeated for the targets only behind the last value that every way passes.
     """
@@ -33,9 +35,11 @@ def layer(normalized: Normalized, at: Layer) -> ir.Model:
         frame.rows, frame.shape = inside, at.shape
         first = op.Gather(split_rows(frame, inside, chosen, None), op.constant([0]), axis=2)
         features = op.Squeeze(first, [1, 2])
-    rows = gradient_at_rows(frame, row_cotangent(frame, chosen))
+    scores, settled = told_scores(frame, chosen)
+    rows = gradient_at_rows(frame, row_cotangent(frame, settled))
     ones = op.Expand(op.floats([[1.0]]), op.Shape(chosen, start=0, end=2))
     frame.output("layer_features", features, [BATCH, *at.shape])
     frame.output("total", op.Squeeze(split_rows(frame, rows, chosen, None), [1]), [BATCH, "T", *at.shape])
     frame.output("norm", op.Unsqueeze(ones, list(range(2, 2 + frame.rank))), [BATCH, "T", *[1] * frame.rank])
+    frame.output("scores", scores, [BATCH, *normalized.scores.shape])
     return close_frame(frame, "layer")

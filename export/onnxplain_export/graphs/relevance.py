@@ -19,6 +19,7 @@ from onnxplain_export.graphs.frame import (
     per_image,
     row_cotangent,
     split_rows,
+    told_scores,
 )
 from onnxplain_export.normalize import BATCH, Normalized
 from onnxplain_export.tables.layers import Ledger
@@ -26,7 +27,8 @@ from onnxplain_export.tables.relevance import EPSILON_PLUS, Composite
 
 
 def relevance(normalized: Normalized, composite: Composite = EPSILON_PLUS, audit: bool = False) -> ir.Model:
-    """total [N, T, …] = the relevance of the value for scores[target], or for ⟨cotangent, scores⟩; norm is 1.
+    """total [N, T, …] = the relevance of the value for scores[target], or for ⟨cotangent, scores⟩; norm is 1,
+    scores are the images'.
 
     The composite's parameters are inputs [1], bounds of the value [1, …]. With `audit` there is an output more, `kept`
     [N, T]: what biases, ε and constants keep of the score, so that score = Σ total + kept.
@@ -41,7 +43,8 @@ def relevance(normalized: Normalized, composite: Composite = EPSILON_PLUS, audit
         for name, default in composite.parameters.items()
     }
     enter(frame, per_image(frame, frame.value), chosen)
-    start = op.Mul(row_cotangent(frame, chosen), frame.scores)
+    scores, settled = told_scores(frame, chosen)
+    start = op.Mul(row_cotangent(frame, settled), frame.scores)
     ledger = Ledger()
     rows = gradient_at_rows(frame, start, composite.table(parameters, ledger))
     total = op.Squeeze(split_rows(frame, rows, chosen, None), [1])
@@ -52,6 +55,7 @@ def relevance(normalized: Normalized, composite: Composite = EPSILON_PLUS, audit
     if audit:
         kept = reduce(op.Add, ledger.entries, op.floats([0.0]))
         frame.output("kept", op.Reshape(op.Expand(kept, op.Shape(rows, end=1)), images_and_targets), [BATCH, "T"])
+    frame.output("scores", scores, [BATCH, *normalized.scores.shape])
     return close_frame(frame, "relevance")
 
 

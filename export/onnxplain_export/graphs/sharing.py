@@ -5,13 +5,17 @@ the masks and slopes that rules make of it) is computed once for each row, and r
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
 from onnxplain_export.autodiff import FLOATS, describe, reads
-from onnxplain_export.emitter import Emitter, attribute, dims, subgraphs
+from onnxplain_export.emitter import Dim, Emitter, attribute, dims, subgraphs
+
+ROWS, REPEATED = "rows", "rows·targets"
+"""The axis of the rows that the network runs on, and of those of the reverse pass."""
 
 
 def repeat_rows(
@@ -35,12 +39,13 @@ def repeat_rows(
     shapes = {n.outputs[0]: n.inputs[0] for n in nodes if n.op_type == "Shape" and n not in there}
     shapes = {shape: value for shape, value in shapes.items() if value in of_rows}
     late = _depending(nodes, [cotangent, *shapes])
-    repeating = _Repeating(op, op.Shape(roots[0], start=0, end=1), targets)
+    maps = {dims(node.outputs[0]) for node in there if node.op_type == "Conv"}
+    repeating = _Repeating(op, op.Shape(roots[0], start=0, end=1), targets, {axes[1:] for axes in maps if axes})
     repeated: dict[ir.Value, ir.Value] = {}
     for shape in [shape for shape, value in shapes.items() if value not in late]:
         repeating.lengthen(shape)
     for node in nodes:
-        if node.op_type == "Shape" or not any(output in late for output in node.outputs):
+        if node in there or node.op_type == "Shape" or not any(output in late for output in node.outputs):
             continue
         if any(value in of_rows for body in subgraphs(node) for held in body.all_nodes() for value in held.inputs):
             raise NoGradientError(f"{describe(node)} reads the forward pass from inside a branch or a body")
@@ -50,7 +55,7 @@ def repeat_rows(
                     repeated[value] = repeating.repeated(value, node)
                 node.replace_input_with(index, repeated[value])
         for output in node.outputs:
-            output.shape = None  # inferred again when the graph is closed
+            output.shape = repeated_shape(output)
 
 
 def _depending(nodes: Sequence[ir.Node], roots: Iterable[ir.Value]) -> set[ir.Value]:
@@ -71,24 +76,60 @@ def _leading(nodes: Sequence[ir.Node], result: ir.Value) -> set[ir.Node]:
     return found
 
 
+def repeated_shape(value: ir.Value) -> ir.Shape | None:
+    """What a value's shape [rows, …] becomes; None, to be inferred again, for another."""
+    axes = dims(value) or ()
+    return ir.Shape([REPEATED, *axes[1:]]) if axes[:1] == (ROWS,) else None
+
+
 @dataclass(frozen=True)
 class _Repeating:
-    """How values are repeated: `rows` and `targets` are their numbers at run time, each [1]."""
+    """How values are repeated: `rows` and `targets` are their numbers at run time, each [1].
+
+    `maps` are the shapes of one image's feature maps.
+    """
 
     op: Emitter
     rows: ir.Value
     targets: ir.Value
+    maps: set[tuple[Dim, ...]]
+    zeros: dict[tuple[Dim, ...], ir.Value] = field(default_factory=dict)
 
     def repeated(self, value: ir.Value, reader: ir.Node) -> ir.Value:
         """[rows·m, …] → [rows·T·m, …], the m entries of a row staying together."""
-        axes, op = dims(value), self.op
+        axes = dims(value)
         if not axes or isinstance(axes[0], int) or not all(isinstance(axis, int) for axis in axes[1:]):
             raise NoGradientError(f"{describe(reader)} reads {value.name!r} {axes}, which doesn't begin with the rows")
         if len(axes) == 1 and value.dtype not in FLOATS:
             raise NoGradientError(f"{describe(reader)} reads {value.name!r}, a shape or places counted over all rows")
+        if axes[0] == ROWS and axes[1:] in self.maps and reader.op_type in ("Add", "Mul"):
+            return self._repeated_map(value, axes)
+        return self._times(value, self.targets)
+
+    def _times(self, value: ir.Value, times: ir.Value) -> ir.Value:
+        op = self.op
         apart = op.Reshape(value, op.Concat(self.rows, [1, -1], axis=0))
-        wide = op.Expand(apart, op.Concat([1], self.targets, [1], axis=0))
-        return op.Reshape(wide, [-1, *(int(str(axis)) for axis in axes[1:])])
+        wide = op.Expand(apart, op.Concat([1], times, [1], axis=0))
+        return op.Reshape(wide, [-1, *(int(str(axis)) for axis in (dims(value) or ())[1:])])
+
+    def _repeated_map(self, value: ir.Value, axes: tuple[Dim, ...]) -> ir.Value:
+        """Feature maps [rows, C, H, W] → [rows·T, C, H, W]; those of a single row by adding zeros [T, C, 1, W].
+
+        It is the one way to repeat rows in the blocked layout of onnxruntime's convolutions: an Expand makes everything
+        behind it leave that layout, which takes longer than the masks themselves.
+        """
+        op, channels, width = self.op, axes[1], axes[3]
+        several = op.Where(op.Equal(self.rows, 1), 1, self.targets)
+        there = op.Conv(self._times(value, several), op.floats(np.ones((channels, 1, 1, 1))), group=channels)
+        there.shape, there.type = ir.Shape([None, *axes[1:]]), value.type
+        if (channels, width) not in self.zeros:
+            line = op.Expand(op.floats(0.0), op.Concat(op.Mul(self.rows, self.targets), [1, 1, width], axis=0))
+            zeros = op.Conv(line, op.floats(np.zeros((channels, 1, 1, 1))))
+            zeros.shape, zeros.type = ir.Shape([REPEATED, channels, 1, width]), value.type
+            self.zeros[channels, width] = zeros
+        wide = op.Add(there, self.zeros[channels, width])
+        wide.shape, wide.type = ir.Shape([REPEATED, *axes[1:]]), value.type
+        return wide
 
     def lengthen(self, shape: ir.Value) -> None:
         """Makes all who read a value's shape read the one that it will have: its first axis T times as long."""

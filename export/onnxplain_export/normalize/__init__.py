@@ -39,6 +39,8 @@ from onnxplain_export.normalize.quantized import pass_straight_through
 from onnxplain_export.normalize.recurrent import free_states
 from onnxplain_export.normalize.scores import Scores, explained_scores
 from onnxplain_export.normalize.shapes import BATCH, image_layout, infer_shapes, make_padding_explicit
+from onnxplain_export.normalize.strided import read_views_in_order
+from onnxplain_export.normalize.views import simplify_views
 from onnxplain_export.sources import Source
 
 __all__ = ["BATCH", "Normalized", "Options", "Scores", "named_value", "normalize"]
@@ -154,6 +156,9 @@ def _settle_shapes(model: ir.Model, wanted: Options, baked: int | None, changes:
         changes.append(f"batch axis freed from {baked}")
     _follow_batch(model)
     make_padding_explicit(graph)
+    if simplify_views(graph) + read_views_in_order(graph):
+        _tidy(model)
+        find_batch_axes(model)
     folded = fold_batch_normalization(graph)
     if folded:
         changes.append(f"{folded} BatchNormalization folded")

@@ -139,7 +139,10 @@ def _free_reshape(graph: ir.Graph, node: ir.Node, before: Place, after: Place) -
 
 
 def find_batch_axes(model: ir.Model) -> None:
-    """Finds the batch axis where inference lost it: the axis that follows two numbers tried in the batch's place."""
+    """Finds the batch axis where inference lost it: the axis that follows two numbers tried in the batch's place.
+
+    One that holds several entries of each image, such as a transformer's windows, is named by their number: 64*N.
+    """
     unsure = [value for node in model.graph for value in node.outputs if _is_unsure(value)]
     if not unsure:
         return
@@ -148,11 +151,20 @@ def find_batch_axes(model: ir.Model) -> None:
         one, other = first.get(value.name), second.get(value.name)
         if one is not None and other is not None and len(one) == len(other):
             axes = zip(one, other, strict=True)
-            value.shape = ir.Shape([a if a == b else BATCH if (a, b) == PROBES else None for a, b in axes])
+            value.shape = ir.Shape([a if a == b else _followed(a, b) for a, b in axes])
+
+
+def _followed(one: int, other: int) -> str | None:
+    """What an axis of these sizes for the two probes is called."""
+    times, rest = divmod(one, PROBES[0])
+    if rest or other != times * PROBES[1]:
+        return None
+    return BATCH if times == 1 else f"{times}*{BATCH}"
 
 
 def _is_unsure(value: ir.Value) -> bool:
-    return any(not isinstance(axis, int) and axis != BATCH for axis in dims(value) or (None,))
+    axes = [axis for axis in dims(value) or (None,) if not isinstance(axis, int)]
+    return any(str(axis).rpartition("*")[2] != BATCH for axis in axes)
 
 
 def _shapes_at(model: ir.Model, batch: int) -> dict[str | None, tuple[int, ...] | None]:

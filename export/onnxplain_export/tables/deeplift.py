@@ -12,12 +12,12 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
-from onnxplain_export.autodiff import NOTHING, Rules, describe, pull_back
+from onnxplain_export.autodiff import Rules, describe, pull_back
 from onnxplain_export.emitter import Emitter, dims
 from onnxplain_export.tables.guided import rectifies
 from onnxplain_export.tables.structure import MAXIMA, MOVING, POINTWISE, SUMS, WEIGHTED, gated_by_itself, wanted
 from onnxplain_export.vjp import STANDARD, Cotangents, Rule
-from onnxplain_export.vjp.registry import RuleFunction
+from onnxplain_export.vjp.registry import NOTHING, RuleFunction
 
 NEAR = 1e-6
 """Differences below this count as none: the multiplier is the derivative there."""

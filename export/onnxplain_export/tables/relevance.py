@@ -14,7 +14,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
-from onnxplain_export.autodiff import NOTHING, Rules, describe
+from onnxplain_export.autodiff import Rules, describe
 from onnxplain_export.emitter import Emitter
 from onnxplain_export.tables import layers
 from onnxplain_export.tables.layers import Layer, LayerRule, Ledger, Parameters, stabilised
@@ -30,6 +30,7 @@ from onnxplain_export.tables.structure import (
     wanted,
 )
 from onnxplain_export.vjp import STANDARD, Cotangents, Rule, operator_name
+from onnxplain_export.vjp.registry import NOTHING
 
 ROUTED = sorted(MOVING | MAXIMA)
 """What moves entries or chooses one: relevance goes back where the entry came from, as a derivative does."""

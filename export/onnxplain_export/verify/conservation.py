@@ -25,7 +25,7 @@ def conserved(name: str, composite: Composite) -> Callable[[Proof], dict[str, An
 
     def check(proof: Proof) -> dict[str, Any]:
         values, chosen = proof.values[TWO], proof.chosen[TWO]
-        feeds = {proof.chosen_name: chosen, **_parameters(composite, values)}
+        feeds = {proof.chosen_name: chosen, **composite_parameters(composite, values)}
         total, norm = proof.run(name, ["total", "norm"], TWO, **feeds)
         audit = session_of(relevance(proof.normalized, composite, audit=True))
         again, kept = run(audit, {**rows_of(proof.normalized, proof.feeds, TWO), **feeds}, ["total", "kept"])
@@ -44,7 +44,7 @@ def complete(name: str) -> Callable[[Proof], dict[str, Any]]:
 
     def check(proof: Proof) -> dict[str, Any]:
         values, chosen = proof.values[TWO], proof.chosen[TWO]
-        baseline = np.full([1] * values.ndim, 0.1 * float(np.std(values)), np.float32)
+        baseline = baseline_of(values)
         feeds = {proof.chosen_name: chosen, "baseline": baseline}
         total, norm = proof.run(name, ["total", "norm"], TWO, **feeds)
         there = proof.scores_at(np.broadcast_to(baseline, values.shape), TWO)
@@ -81,7 +81,12 @@ def _missing(total: Array, expected: Array) -> float:
     return float(np.max(np.abs(rows.sum(-1) - expected) / np.where(scale > 0, scale, 1.0)))
 
 
-def _parameters(composite: Composite, values: Array) -> dict[str, Array]:
+def baseline_of(values: Array) -> Array:
+    """One baseline for all values that is no point of symmetry."""
+    return np.full([1] * values.ndim, 0.1 * float(np.std(values)), np.float32)
+
+
+def composite_parameters(composite: Composite, values: Array) -> dict[str, Array]:
     """The defaults of a composite; its bounds are those of the values."""
     bounds = {"low": float(values.min()), "high": float(values.max())}
     return {

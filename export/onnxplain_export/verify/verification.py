@@ -32,6 +32,7 @@ from onnxplain_export.verify.proof import (
     spread_of,
     worst,
 )
+from onnxplain_export.verify.told import tells, told
 from onnxplain_export.verify.unrounded import unrounded
 
 Feeds = Mapping[str, Array]
@@ -89,7 +90,17 @@ def verify(
         tail = graph_name("tail", number)
         for name, entry in layer_checks(proof, at, graph_name("layer", number), tail if tail in sessions else None):
             _note(record, name, entry)
+    _note_told(record, proof)
     return record
+
+
+def _note_told(record: dict[str, Any], proof: Proof) -> None:
+    """Adds to the record of each graph that tells the scores how far off they are, or fails with it."""
+    for name in [name for name in proof.sessions if tells(name) and (name in record or name not in SHARING)]:
+        entry = told(proof, name)
+        if not entry["error"] <= entry["tolerance"]:
+            raise VerificationError(_EXPLANATIONS["told"].format(name=name, **entry))
+        record[name] = {**record.get(name, entry), "told": entry["error"]}
 
 
 def _shared(name: str, proof: Proof) -> dict[str, Any]:
@@ -125,6 +136,8 @@ _EXPLANATIONS = {
     "(tolerance {tolerance:.0%}); please report this model",
     "onward": "the scores that follow from the explained value differ from the model's by {error:.1e} "
     "(tolerance {tolerance:.0e}); please report this model",
+    "told": "the scores or the top class that the graph {name!r} gives are wrong by {error:.1e} (tolerance "
+    "{tolerance:.0e}); please report this model",
     "gradient": "the gradient differs from finite differences by {error:.1e} (tolerance {tolerance:.0e}); "
     "please report this model",
 }

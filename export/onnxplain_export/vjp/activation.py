@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain_export.emitter import Emitter, attribute, constant_of
+from onnxplain_export.emitter import Emitter, attribute, constant_of, dims
 from onnxplain_export.vjp.registry import Cotangents, no_gradient, vjp
 
 no_gradient("Hardmax")
@@ -15,6 +15,8 @@ no_gradient("Hardmax")
 @vjp("Relu")
 def relu(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """d relu(x) = [relu(x) > 0] dx: 0 at 0, as torch does."""
+    if only_read_by_max_pools(op, node.outputs[0]):
+        return (g,)
     return (op.Mul(g, positive(op, node.outputs[0])),)
 
 
@@ -64,7 +66,7 @@ def celu(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 def sigmoid(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """dσ(x) = σ(x) (1 - σ(x)) dx."""
     y = node.outputs[0]
-    return (op.Mul(g, op.Mul(y, op.Sub(1.0, y))),)
+    return (op.Mul(g, op.Mul(y, complement(op, y))),)
 
 
 @vjp("Tanh")
@@ -99,8 +101,9 @@ def hard_swish(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """d(x h) = (h + x/6 [0 < h < 1]) dx with h = clip(x/6 + 1/2, 0, 1): 0 at -3 and 1 at 3, as torch does."""
     x = node.inputs[0]
     h = op.HardSigmoid(x, alpha=1 / 6, beta=0.5)
-    inside = op.Mul(positive(op, h), below(op, h, 1.0))
-    return (op.Mul(g, op.Add(h, op.Mul(op.Mul(x, 1 / 6), inside))),)
+    inside = op.Mul(x, below(op, op.Mul(x, x), 9.0))
+    slope = affine(op, x, inside, 1 / 6, 0.0, h)
+    return (op.Mul(g, slope if slope is not None else op.Add(h, op.Mul(inside, 1 / 6))),)
 
 
 @vjp("Mish")
@@ -118,9 +121,11 @@ def gelu(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     x = node.inputs[0]
     if attribute(node, "approximate", "none") == "tanh":
         return (op.Mul(g, _gelu_tanh_slope(op, x)),)
-    cumulative = op.Add(op.Mul(op.Erf(op.Mul(x, math.sqrt(0.5))), 0.5), 0.5)
-    density = op.Mul(op.Exp(op.Mul(op.Mul(x, x), -0.5)), 1.0 / math.sqrt(2.0 * math.pi))
-    return (op.Mul(g, op.Add(cumulative, op.Mul(x, density))),)
+    # With u = x/√2, Φ = (1 + erf(u))/2 as one operator and xφ = u exp(-u² - ln √π): nine passes over the tensor.
+    u = op.Mul(x, math.sqrt(0.5))
+    cumulative = op.HardSigmoid(op.Erf(u), alpha=0.5, beta=0.5)
+    density = op.Exp(op.Sub(-0.5 * math.log(math.pi), op.Mul(u, u)))
+    return (op.Mul(g, op.Add(cumulative, op.Mul(u, density))),)
 
 
 @vjp("ThresholdedRelu")
@@ -139,9 +144,11 @@ def shrink(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 @vjp("Softmax")
 def softmax(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """d softmax: y (g - Σ g y), summed along the axis."""
-    y = node.outputs[0]
-    total = op.ReduceSum(op.Mul(g, y), [attribute(node, "axis", -1)], keepdims=1)
-    return (op.Mul(y, op.Sub(g, total)),)
+    y, axis = node.outputs[0], attribute(node, "axis", -1)
+    product = _attention(y, g) if axis in (-1, len(dims(y) or ()) - 1) else None
+    # Where g = h Vᵀ is that of attention A = y V, Σ g y = Σ h A, over the few entries of a head rather than all tokens.
+    terms = op.Mul(g, y) if product is None else op.Mul(*product)
+    return (op.Mul(y, op.Sub(g, op.ReduceSum(terms, [axis], keepdims=1))),)
 
 
 @vjp("LogSoftmax")
@@ -170,6 +177,19 @@ def clip(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     return [g, *bounds][: len(node.inputs)]
 
 
+def only_read_by_max_pools(op: Emitter, y: ir.Value | None) -> bool:
+    """Whether y is the output of a ReLU that keeps its derivative, and gradients of it come from MaxPools alone.
+
+    They hand the gradient to maxima, so that the mask [y > 0] may as well be put before them, on the fewer numbers
+    that they put out.
+    """
+    maker = None if y is None else y.producer()
+    if y is None or maker is None or maker.op_type != "Relu" or "Relu" in op.changed:
+        return False
+    readers = [node for node, _ in y.uses() if any(op.wants(output) for output in node.outputs)]
+    return bool(readers) and all(node.op_type == "MaxPool" for node in readers)
+
+
 def positive(op: Emitter, y: ir.Value) -> ir.Value:
     """1 where y > 0, else 0, as one operator that keeps onnxruntime's blocked layout.
 
@@ -182,6 +202,50 @@ def below(op: Emitter, y: ir.Value, bound: float) -> ir.Value:
     """1 where y < bound, else 0, for a bound other than 0, as one operator."""
     steepness = 2.0 * _steepness(bound)
     return op.HardSigmoid(y, alpha=-steepness, beta=steepness * bound)
+
+
+def complement(op: Emitter, y: ir.Value | None) -> ir.Value:
+    """1 - y for y between 0 and 1, as one operator that keeps onnxruntime's blocked layout, which Sub doesn't."""
+    return op.HardSigmoid(y, alpha=-1.0, beta=1.0)
+
+
+def affine(
+    op: Emitter, x: ir.Value | None, y: ir.Value, factor: float, offset: float, more: ir.Value | None = None
+) -> ir.Value | None:
+    """`more` (x unless given) + factor y + offset where x is a convolution's result of known channels, else None.
+
+    A depthwise convolution of one tap, into which onnxruntime takes the sum: one pass in its blocked layout.
+    """
+    node, shape = None if x is None else x.producer(), None if x is None else dims(x)
+    if node is None or node.op_type != "Conv" or shape is None or len(shape) != 4 or not isinstance(shape[1], int):
+        return None
+    weight = op.floats(np.full((shape[1], 1, 1, 1), factor))
+    bias = [op.floats(np.full(shape[1], offset))] if offset else []
+    product = op.Conv(y, weight, *bias, group=shape[1], kernel_shape=[1, 1])
+    return op.Add(product, x if more is None else more)
+
+
+def _attention(y: ir.Value, g: ir.Value) -> tuple[ir.Value, ir.Value] | None:
+    """h and y V where g = h Vᵀ is the cotangent of `y` from a product with V that the network has computed."""
+    node = g.producer()
+    h, transposed = node.inputs if node is not None and node.op_type == "MatMul" else (None, None)
+    if h is None or transposed is None:
+        return None
+    for reader, index in y.uses():
+        v = reader.inputs[1] if reader.op_type == "MatMul" and index == 0 else None
+        if v is not None and (_is_transposition(transposed, v) or _is_transposition(v, transposed)):
+            return h, reader.outputs[0]
+    return None
+
+
+def _is_transposition(x: ir.Value, y: ir.Value) -> bool:
+    """Whether x is y with its last two axes exchanged."""
+    node = x.producer()
+    if node is None or node.op_type != "Transpose" or node.inputs[0] is not y:
+        return False
+    order = attribute(node, "perm")
+    rank = 0 if order is None else len(order)
+    return bool(rank) and order == [*range(rank - 2), rank - 1, rank - 2]
 
 
 def _along_low(op: Emitter, x: Any, low: ir.Value | None, high: ir.Value | None, g: ir.Value) -> ir.Value | None:

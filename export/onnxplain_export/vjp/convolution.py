@@ -6,13 +6,14 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
 from onnxplain_export.emitter import Emitter, attribute, ranked_dims
+from onnxplain_export.vjp.phases import halves, through_phases, with_zeros
 from onnxplain_export.vjp.registry import Cotangents, vjp
 from onnxplain_export.vjp.window import Window, spatial_sizes, window_of
 
 
 @vjp("Conv")
 def conv(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
-    """y = W * x: dx = Wᵀ * dy, a convolution with the flipped weight at stride 1, else a transposed one; db = Σ dy.
+    """y = W * x: dx = Wᵀ * dy, by convolutions at strides of 1 and 2, else by a transposed one; db = Σ dy.
 
     dW is the convolution of x with dy over the batch.
     """
@@ -67,9 +68,23 @@ def _conv_adjoint(op: Emitter, node: ir.Node, weight: ir.Value | None, g: ir.Val
     if mirrored is not None:
         flipped = _flipped(op, node, window, group)
         return op.Conv(g, flipped, group=group, **_attributes(window) | {"pads": mirrored})
+    found = _at_stride_two(op, node, window, g, group) if halves(node, window) else None
+    if found is not None:
+        return found
     padding = window.remainders(spatial_sizes(node))
     own = _own_weight(op, weight)
     return op.ConvTranspose(g, own, group=group, output_padding=padding, **_attributes(window))
+
+
+def _at_stride_two(op: Emitter, node: ir.Node, window: Window, g: ir.Value, group: int) -> ir.Value | None:
+    """The same without a transposed convolution, for full and depthwise convolutions."""
+    if group == 1:
+        return through_phases(op, node, window, g)
+    spread = with_zeros(op, node, window, g) if ranked_dims(node, node.inputs[1])[:2] == (group, 1) else None
+    if spread is None:
+        return None
+    flipped = _flipped(op, node, window, group)
+    return op.Conv(spread[0], flipped, group=group, kernel_shape=window.kernel, pads=spread[1])
 
 
 def _attributes(window: Window) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
 from onnxplain_export.emitter import Emitter, constant_of
-from onnxplain_export.vjp.registry import Cotangents, no_gradient, vjp
+from onnxplain_export.vjp.activation import affine, complement
+from onnxplain_export.vjp.registry import NOTHING, Cotangents, no_gradient, vjp
 
 no_gradient("Ceil", "Floor", "Round", "Sign")
 no_gradient("And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor")
@@ -33,8 +34,12 @@ def sub(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 
 @vjp("Mul", broadcasts=True)
 def mul(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
-    """d(ab) = b da + a db."""
+    """d(ab) = b da + a db; d(x σ(x)) = (σ + y (1 - σ)) dx at once: SiLU, spelled out."""
     a, b = node.inputs
+    for x, gate in ((a, b), (b, a)):
+        if op.wants(gate) and op.wants(x) and _is_sigmoid_of(gate, x) and "Sigmoid" not in op.changed:
+            dx = _through_silu(op, x, gate, node.outputs[0], g)
+            return [dx if value is x else NOTHING for value in node.inputs]
     return op.Mul(g, b), op.Mul(g, a)
 
 
@@ -174,6 +179,19 @@ def cast(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 def zero_where(op: Emitter, condition: ir.Value, value: ir.Value) -> ir.Value:
     """`value`, but 0 where `condition` holds, whatever stands there."""
     return op.Where(condition, 0.0, value)
+
+
+def _through_silu(op: Emitter, x: Any, gate: Any, y: ir.Value, g: ir.Value) -> ir.Value:
+    """g σ (1 + x - y) or the same as g (σ + y (1 - σ)), whichever takes fewer passes."""
+    difference = affine(op, x, y, -1.0, 1.0)
+    if difference is not None:
+        return op.Mul(op.Mul(g, gate), difference)
+    return op.Mul(g, op.Add(gate, op.Mul(y, complement(op, gate))))
+
+
+def _is_sigmoid_of(y: ir.Value | None, x: ir.Value | None) -> bool:
+    node = None if y is None else y.producer()
+    return node is not None and node.op_type == "Sigmoid" and node.inputs[0] is x
 
 
 def _extreme(op: Emitter, node: ir.Node, g: ir.Value) -> Cotangents:

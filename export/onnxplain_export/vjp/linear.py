@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnxplain.errors import NoGradientError
 from onnxplain_export.emitter import Dim, Emitter, attribute, dims, ranked_dims
 from onnxplain_export.vjp.registry import Cotangents, vjp
+from onnxplain_export.vjp.shape import transposed_from
 
 
 @vjp("Gemm")
@@ -40,8 +41,16 @@ def matmul(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
         g = op.Unsqueeze(g, [-1 if len(columns) == 1 else -2])
     if len(columns) == 1:
         g = op.Unsqueeze(g, [-1])
-    da = op.MatMul(g, _transposed(op, right, len(columns)))
-    db = op.MatMul(_transposed(op, left, len(rows)), g)
+    left_rank, right_rank = max(len(rows), 2), max(len(columns), 2)
+    rank = max(left_rank, right_rank)
+    if _is_turned(left):  # (B gᵀ)ᵀ: its own transposition then undoes this one
+        da = turned(op, op.MatMul(right, turned(op, g, rank)), rank)
+    else:
+        da = op.MatMul(g, turned(op, right, right_rank))
+    if _is_turned(right):
+        db = turned(op, op.MatMul(turned(op, g, rank), left), rank)
+    else:
+        db = op.MatMul(turned(op, left, left_rank), g)
     if len(columns) == 1:
         db = op.Squeeze(db, [-1])
     return _summed(op, node, da, (1, *rows)[-2:], a), _summed(op, node, db, columns[-2:], b)
@@ -56,10 +65,18 @@ def _summed(op: Emitter, node: ir.Node, product: ir.Value, matrix: tuple[Dim, ..
     return op.sum_to(product, None if out is None else (*out[: len(out) - matrix_axes], *matrix), x)
 
 
-def _transposed(op: Emitter, x: ir.Value | None, rank: int) -> ir.Value:
-    """The matrices of `x` (a vector's one matrix) transposed."""
-    rank = max(rank, 2)
-    return op.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2])
+def turned(op: Emitter, x: Any, rank: int) -> ir.Value:
+    """The matrices of `x` transposed: by no operator where `x` is itself a transposition of such matrices."""
+    swap = [*range(rank - 2), rank - 1, rank - 2]
+    source, order = transposed_from(x)
+    turned_back: ir.Value = source if order == swap else op.Transpose(x, perm=swap)
+    return turned_back
+
+
+def _is_turned(x: Any) -> bool:
+    """Whether the last axis of `x` was another one before a transposition."""
+    order = transposed_from(x)[1]
+    return order is not None and order[-1] != len(order) - 1
 
 
 @vjp("Det")

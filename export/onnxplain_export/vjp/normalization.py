@@ -140,9 +140,9 @@ def _normalized(
     The statistics are computed again: TensorRT and others offer no more than the first output of these operators.
     """
     centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
-    variance = op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1)
-    deviation = op.Sqrt(op.Add(variance, epsilon))
-    unit = op.Div(centred, deviation)
-    along = op.Mul(unit, op.ReduceMean(op.Mul(h, unit), axes, keepdims=1))
-    across = op.Sub(op.Sub(h, op.ReduceMean(h, axes, keepdims=1)), along)
-    return op.Div(across, deviation), unit
+    width = op.Add(op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1), epsilon)
+    scale = op.Reciprocal(op.Sqrt(width))
+    # x̂ mean(h x̂) as c (mean(h c)/(var + ε)) with c = x - mean: what is divided by has one entry a row.
+    slope = op.Div(op.ReduceMean(op.Mul(h, centred), axes, keepdims=1), width)
+    across = op.Sub(op.Sub(h, op.ReduceMean(h, axes, keepdims=1)), op.Mul(centred, slope))
+    return op.Mul(across, scale), op.Mul(centred, scale)

@@ -1,5 +1,6 @@
 """Pools. Every window here is separable: a pool along all axes is one pool after another, the last axis first."""
 
+from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
-from onnxplain_export.emitter import Emitter, attribute, constant_of
+from onnxplain_export.emitter import Emitter, attribute, constant_of, ranked_dims
+from onnxplain_export.vjp.activation import only_read_by_max_pools, positive
 from onnxplain_export.vjp.registry import Cotangents, vjp
 from onnxplain_export.vjp.window import Lane, Window, lanes_of, spatial_sizes, window_of
 
@@ -21,13 +23,20 @@ def max_pool(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     upwards. The Indices output isn't used: it costs onnxruntime its fast path.
     """
     window, lanes = window_of(node), lanes_of(node)
+    if only_read_by_max_pools(op, node.inputs[0]):  # then that ReLU's rule leaves its mask to us
+        g = op.Mul(g, positive(op, node.outputs[0]))
     stages: list[Any] = [node.inputs[0]]
     for lane in reversed(lanes[1:]):
         stages.append(_max_along(op, stages[-1], lane, window))
     stages.append(node.outputs[0])
+    channels: Any = ranked_dims(node, node.inputs[0])[1]
+    last = window.rank == 2 and isinstance(channels, int)
+    if last:
+        g, *stages = [op.Transpose(value, perm=[0, 2, 3, 1]) for value in (g, *stages)]
+        lanes = [replace(lane, axis=lane.axis - 1, rest=(*lane.rest, channels)) for lane in lanes]
     for lane, (y, x) in zip(lanes, pairwise(reversed(stages)), strict=True):
         g = _spread(op, _claims(op, _taps(op, x, lane), y, g), lane)
-    return (g,)
+    return (op.Transpose(g, perm=[0, 3, 1, 2]) if last else g,)
 
 
 @vjp("AveragePool")
@@ -189,6 +198,10 @@ def _counts(lanes: list[Lane], include_pads: bool) -> np.ndarray:
 def _sum_over_windows(op: Emitter, node: ir.Node, g: ir.Value, weights: np.ndarray) -> ir.Value:
     """At each input position the sum of `g` times `weights` over the windows of `node` that read it."""
     window = window_of(node)
+    if window.kernel == window.strides and window.rank == 2 and _tiles(node, window):
+        scales = op.constant([1, 1, *window.kernel], np.float32)
+        options = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        return op.Resize(_scaled(op, g, weights), None, scales, **options)
     mirrored = window.mirrored_pads
     if mirrored is not None and max(window.dilations) == 1:  # dilated, they may exceed the kernel: onnxruntime refuses
         scaled = _scaled(op, g, weights * np.prod(window.kernel))
@@ -197,6 +210,12 @@ def _sum_over_windows(op: Emitter, node: ir.Node, g: ir.Value, weights: np.ndarr
     for lane in lanes_of(node):
         g = _spread(op, [g] * lane.kernel, lane)
     return g
+
+
+def _tiles(node: ir.Node, window: Window) -> bool:
+    """Whether the windows cover every position once."""
+    sizes = zip(spatial_sizes(node), window.kernel, window.spans, strict=True)
+    return not any(window.pads) and all(size % kernel == 0 and kernel == span for size, kernel, span in sizes)
 
 
 def _scaled(op: Emitter, g: ir.Value, factors: np.ndarray) -> ir.Value:

@@ -31,6 +31,9 @@ RuleTable = Mapping[str, Rule]
 MARK, STRAIGHT_THROUGH = "onnxplain.gradient", "straight-through"
 """A node whose metadata say `STRAIGHT_THROUGH` under `MARK` has the rule that is registered as such, in every table."""
 
+NOTHING = ir.val("nothing")
+"""A rule's answer for an input that gets nothing, such as a gate in relevance: the walk doesn't go on from it."""
+
 STANDARD: dict[str, Rule] = {}
 """The true derivatives, by operator name (`Mul`; `ai.onnx.ml::Scaler` outside the default domain)."""
 

@@ -1,5 +1,6 @@
 """Operators that move, repeat, join and split entries."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def unsqueeze(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 def transpose(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """The inverse permutation of g."""
     order = attribute(node, "perm")
-    return (op.Transpose(g) if order is None else op.Transpose(g, perm=[int(axis) for axis in np.argsort(order)]),)
+    return (op.Transpose(g) if order is None else transposed(op, g, [int(axis) for axis in np.argsort(order)]),)
 
 
 @vjp("Expand", broadcasts=True)
@@ -125,6 +126,23 @@ def range_(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """d(start + i step) = d start + i d step; the limit only counts."""
     numbers = op.Cast(op.Range(0, op.Size(g), 1), to=int(op.float_type))
     return op.ReduceSum(g, keepdims=0), op.floats(0.0), op.ReduceSum(op.Mul(g, numbers), keepdims=0)
+
+
+def transposed(op: Emitter, x: ir.Value, order: Sequence[int]) -> ir.Value:
+    """`x` with its axes in another order; two transpositions in a row become one or, where they undo it, none."""
+    source, first = transposed_from(x)
+    both = [first[axis] for axis in order] if first is not None and len(first) == len(order) else None
+    if both is None:
+        return op.Transpose(x, perm=list(order))
+    return source if both == sorted(both) else op.Transpose(source, perm=both)
+
+
+def transposed_from(x: ir.Value) -> tuple[ir.Value, list[int] | None]:
+    """What a transposition made `x` of, with the order of the axes; `x` itself and None where no such node did."""
+    node = x.producer()
+    source = node.inputs[0] if node is not None and node.op_type == "Transpose" else None
+    order = None if node is None or source is None else attribute(node, "perm")
+    return (x, None) if source is None or order is None else (source, order)
 
 
 def _reshaped(op: Emitter, node: ir.Node, g: ir.Value) -> Cotangents:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnxplain.array_files import read_array
 from onnxplain.bundle import EXPLAINS, Bundle
 from onnxplain.commands.chosen import ALL, has_no, named_methods, plain_method, runnable
+from onnxplain.commands.effort import Efforts
 from onnxplain.display.comparison import ComparisonMap, ComparisonPicture, write_comparison
 from onnxplain.display.from_results import comparison_pictures
 from onnxplain.errors import ParameterError, PictureError, unknown
@@ -28,6 +29,7 @@ from onnxplain.presets import PRESETS, split_method
 from onnxplain.providers import DEVICES
 from onnxplain.report import ReportMap, ReportPicture, ReportRow, ReportSection, write_report
 from onnxplain.result import Result
+from onnxplain.tolerance import refuse_intolerant, takes_tolerance
 
 # A report is for looking at; one of more pictures would take long to open. The files hold them all.
 MOST_REPORTED = 100
@@ -65,6 +67,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         add("--set", action="append", default=[], metavar="NAME=VALUE", help=SET_HELP),
         add("--score", choices=EXPLAINS, help="what perturbation methods explain"),
         add("--preset", choices=tuple(PRESETS), help="that system's parameters, or its form of the methods"),
+        add("--tolerance", type=float, metavar="X", help="go on until each map is known to X, as 0.02 for 2 %%"),
         add("--memory", metavar="SIZE", help="bound on what a run adds to memory, as 2GB or 500MB"),
         add("--device", default="auto", choices=DEVICES, help="default: CUDA where it works, else the CPU"),
         add("--threads", type=int, metavar="N", help="threads of a run (default: all cores)"),
@@ -128,6 +131,7 @@ class _Outcome:
     reported: dict[str, _Reported] = field(default_factory=dict)
     compared: dict[str, dict[str, ComparisonMap]] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
+    efforts: Efforts = field(default_factory=Efforts)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -140,6 +144,8 @@ def run(arguments: argparse.Namespace) -> int:
     methods = runnable(explainer.bundle, methods, settings, arguments.method == ALL)
     if arguments.score and not any(explainer.takes_score(method) for method in methods):
         raise ParameterError(f"--score is for perturbation methods, not for {', '.join(methods)}")
+    if arguments.tolerance is not None:
+        refuse_intolerant(explainer.bundle, methods, arguments.preset)
     pictures = find_pictures(arguments.pictures)
     outcome = _Outcome(several=len(methods) > 1)
     with output_folder(arguments.output, arguments.overwrite) as folder:
@@ -155,6 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
         if outcome.several and outcome.compared:
             _write_comparison(folder / COMPARISON, explainer.bundle, outcome)
     _report_bad(outcome)
+    outcome.efforts.report()
     done = len(pictures) - len(outcome.bad)
     print(f"{done} of {len(pictures)} pictures explained; see {arguments.output / REPORT}")
     return 1 if outcome.bad else 0
@@ -181,6 +188,7 @@ def _explain_all(
         top=arguments.top,
         cotangent=_cotangent(arguments.cotangent),
         preset=arguments.preset,
+        tolerance=arguments.tolerance if takes_tolerance(explainer.bundle, method, arguments.preset) else None,
         on_error=lambda name, error: outcome.bad.update({name: str(error)}),
         **settings,
     )
@@ -189,6 +197,7 @@ def _explain_all(
         files = _write_files(folder, names[result.images[0].name], result, arguments.original)
         if outcome.several and result.images[0].seen is not None:
             files["comparison"] = COMPARISON
+        outcome.efforts.note(result)
         found = predictions(result.scores[0], result.probabilities[0], output, max(LISTED, arguments.top or 0))
         outcome.lines.append(_index_line(result, found, files))
         _note_for_report(outcome, result, found)

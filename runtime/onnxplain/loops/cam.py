@@ -28,7 +28,7 @@ from onnxplain.feeds import Feeds
 from onnxplain.fills import fill_values
 from onnxplain.loops.registry import loop
 from onnxplain.planner import chunks
-from onnxplain.summing import Feed, inputs_of
+from onnxplain.summing import Feed, run_chunk
 from onnxplain.work import Work
 
 Array = NDArray[Any]
@@ -183,5 +183,5 @@ def _explained_behind(work: Work, tail: str, features: Array, image: int) -> Arr
     }
     feeds["layer"] = Feed(features.astype(np.float32, copy=False), per_image=True)
     (whole,) = chunks(len(features), 1, len(features))
-    scores = work.sessions.run(graph, ["scores"], inputs_of(graph, feeds, whole))[0]
+    (scores,) = run_chunk(work.sessions, graph, ["scores"], feeds, whole)
     return work.explained_of(scores, images)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import ParameterError
-from onnxplain.feeds import chosen_feeds
 from onnxplain.targets import Chosen
 from onnxplain.work import Work
 
@@ -26,7 +25,7 @@ def each_target(work: Work) -> Iterator[Work]:
         one = Chosen(
             work.chosen.targets[:, part], work.chosen.several, None if cotangents is None else cotangents[:, part]
         )
-        yield replace(work, chosen=one, feeds={**work.feeds, **chosen_feeds(one)})
+        yield replace(work, asked=one)
 
 
 def towards_top_class(work: Work) -> Work:
@@ -35,4 +34,4 @@ def towards_top_class(work: Work) -> Work:
         raise ParameterError(f"{work.method.name} explains classes, but this bundle takes cotangents")
     top: NDArray[np.int64] = work.scores.argmax(axis=1).astype(np.int64)
     chosen = Chosen(np.repeat(top[:, None], work.chosen.count, axis=1), work.chosen.several)
-    return replace(work, chosen=chosen, feeds={**work.feeds, **chosen_feeds(chosen)})
+    return replace(work, asked=chosen)

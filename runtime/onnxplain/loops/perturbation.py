@@ -52,10 +52,8 @@ def _alone(work: Work, image: int) -> Work:
     return replace(
         work,
         feeds=feeds,
-        chosen=work.chosen.at(np.array([image])),
-        scores=work.scores[one],
-        probabilities=work.probabilities[one],
-        values=work.values[one],
+        asked=work.chosen.at(np.array([image])),
+        answers=work.answers.of(one),
         names=work.names[one],
     )
 

@@ -232,9 +232,9 @@ def _again(explainer: Explainer, result: Result, memory: float | str | None) -> 
 
 def _reopened(explainer: Explainer, folder: Path) -> Explainer:
     """The bundle in another folder, opened as this explainer is: on its device, with its threads."""
-    kind, (_, *options) = explainer.__reduce__()
-    options[-1] = False  # written a moment ago: no need to hash it again
-    opened: Explainer = kind(os.fspath(folder), *options)
+    kind, (_, device, providers, threads, _, rows) = explainer.__reduce__()
+    # written a moment ago: no need to hash it again
+    opened: Explainer = kind(os.fspath(folder), device, providers, threads, False, rows)
     return opened
 
 
