@@ -134,15 +134,19 @@ def _max_along(op: Emitter, x: ir.Value, lane: Lane, window: Window) -> ir.Value
 
 
 def _taps(op: Emitter, x: ir.Value, lane: Lane) -> list[ir.Value]:
-    """The values that each window reads first, second, …; the padding is the lowest number."""
-    overhang = max(lane.needed - lane.begin - lane.size, 0)
+    """What the windows read first, second, …, where any of them reads the input; the padding is the lowest number."""
     lowest = float(np.finfo(op.float_type.numpy()).min)
-    padded = _surround(op, x, lane, (lane.begin, overhang), lowest)
-    ends = [offset + lane.reach + 1 for offset in lane.offsets]
-    return [
-        op.Slice(padded, [start], [end], [lane.axis], [lane.stride])
-        for start, end in zip(lane.offsets, ends, strict=True)
-    ]
+    taps = []
+    for offset in lane.reading:
+        first, past = lane.inside(offset)
+        start, end = first * lane.stride + offset - lane.begin, (past - 1) * lane.stride + offset - lane.begin + 1
+        tap = (
+            x
+            if (start, end, lane.stride) == (0, lane.size, 1)
+            else op.Slice(x, [start], [end], [lane.axis], [lane.stride])
+        )
+        taps.append(_surround(op, tap, lane, (first, lane.count - past), lowest))
+    return taps
 
 
 def _claims(op: Emitter, taps: list[ir.Value], y: ir.Value, g: ir.Value) -> list[ir.Value]:
@@ -161,19 +165,20 @@ def _spread(op: Emitter, parts: list[ir.Value], lane: Lane) -> ir.Value:
     A tap's positions have one phase, offset mod stride: each phase is a sum of shifted parts, and the phases
     interleave. On onnxruntime that is faster than a transposed convolution with a one-hot kernel.
     """
-    blocks = -(-max(lane.needed, lane.begin + lane.size) // lane.stride)
+    blocks = -(-lane.size // lane.stride)
     phases: list[list[ir.Value]] = [[] for _ in range(lane.stride)]
-    for offset, part in zip(lane.offsets, parts, strict=True):
-        shift = offset // lane.stride
-        phases[offset % lane.stride].append(_surround(op, part, lane, (shift, blocks - lane.count - shift), 0.0))
-    sums = [reduce(op.Add, phase) if phase else op.zeros_like(phases[0][0]) for phase in phases]
+    for offset, part in zip(lane.reading, parts, strict=True):
+        first, past = lane.inside(offset)
+        shift, phase = divmod(offset - lane.begin, lane.stride)
+        there = part if (first, past) == (0, lane.count) else op.Slice(part, [first], [past], [lane.axis])
+        phases[phase].append(_surround(op, there, lane, (first + shift, blocks - past - shift), 0.0))
+    some = next(phase[0] for phase in phases if phase)
+    sums = [reduce(op.Add, phase) if phase else op.zeros_like(some) for phase in phases]
     spread = sums[0]
     if lane.stride > 1:
         spread = op.Concat(*(op.Unsqueeze(total, [lane.axis + 1]) for total in sums), axis=lane.axis + 1)
         spread = op.Reshape(spread, [*[0] * lane.axis, blocks * lane.stride, *lane.rest])
-    if lane.begin == 0 and blocks * lane.stride == lane.size:
-        return spread
-    return op.Slice(spread, [lane.begin], [lane.begin + lane.size], [lane.axis])
+    return spread if blocks * lane.stride == lane.size else op.Slice(spread, [0], [lane.size], [lane.axis])
 
 
 def _surround(op: Emitter, x: ir.Value, lane: Lane, widths: tuple[int, int], content: float) -> ir.Value:
@@ -208,7 +213,7 @@ def _sum_over_windows(op: Emitter, node: ir.Node, g: ir.Value, weights: np.ndarr
         return op.AveragePool(scaled, kernel_shape=window.kernel, pads=mirrored, count_include_pad=1)
     g = _scaled(op, g, weights)
     for lane in lanes_of(node):
-        g = _spread(op, [g] * lane.kernel, lane)
+        g = _spread(op, [g] * len(lane.reading), lane)
     return g
 
 

@@ -31,14 +31,15 @@ class Lane:
         return [tap * self.dilation for tap in range(self.kernel)]
 
     @property
-    def reach(self) -> int:
-        """The distance between the starts of the first and the last window."""
-        return (self.count - 1) * self.stride
+    def reading(self) -> list[int]:
+        """The offsets of the taps that are not always in the padding."""
+        return [offset for offset in self.offsets if len(range(*self.inside(offset)))]
 
-    @property
-    def needed(self) -> int:
-        """The positions from the first window's start to the last one's end."""
-        return self.reach + self.offsets[-1] + 1
+    def inside(self, offset: int) -> tuple[int, int]:
+        """The first output whose tap at `offset` reads the input and not the padding, and the first past the last."""
+        shift = offset - self.begin
+        first = min(max(-(shift // self.stride), 0), self.count)
+        return first, max(min((self.size - 1 - shift) // self.stride + 1, self.count), first)
 
 
 @dataclass(frozen=True)
