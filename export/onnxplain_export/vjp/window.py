@@ -31,6 +31,11 @@ class Lane:
         return [tap * self.dilation for tap in range(self.kernel)]
 
     @property
+    def needed(self) -> int:
+        """The positions from the first window's start to the last one's end."""
+        return (self.count - 1) * self.stride + self.offsets[-1] + 1
+
+    @property
     def reading(self) -> list[int]:
         """The offsets of the taps that are not always in the padding."""
         return [offset for offset in self.offsets if len(range(*self.inside(offset)))]
