@@ -14,16 +14,16 @@ from onnxplain.bundle import EXPLAINS, Bundle, Graph, Method, Shape, read_bundle
 from onnxplain.cotangents import class_cotangents, given_cotangents
 from onnxplain.errors import ParameterError, PictureError, unknown
 from onnxplain.feeds import Feeds, model_feeds
-from onnxplain.holding import NOTHING, Held
 from onnxplain.images import SPATIAL, Image, is_one, listed, read_images
 from onnxplain.in_groups import in_groups
 from onnxplain.parameters import check_parameters
-from onnxplain.planner import MOST_ROWS, MOST_ROWS_ACCELERATED, chunks, rows_per_run, useful_rows
+from onnxplain.planner import chunks
 from onnxplain.plans import find_plan
 from onnxplain.presets import apply_preset, split_method
 from onnxplain.progress import Progress, progress_bar
-from onnxplain.providers import CPU, Provider, choose, name_of
+from onnxplain.providers import Provider, choose, name_of
 from onnxplain.result import Result, provenance
+from onnxplain.run_sizes import RunSizes
 from onnxplain.sessions import Sessions
 from onnxplain.summing import run_chunk
 from onnxplain.targets import Chosen, asked, resolve
@@ -58,9 +58,9 @@ class Explainer:
 
     `device` is "auto" (CUDA where it truly works), "cpu" or "cuda"; `providers` names onnxruntime's providers
     instead. `threads` bounds the threads of one run, and `rows` is how many images times steps it takes where memory
-    allows; unless given, what suits the network and the machine. Maps depend on it by rounding alone. Raises
-    BundleError for a bundle that is missing, altered (unless `verify` is False) or newer than this version, DeviceError
-    where the device isn't there.
+    allows; unless given, what suits the network and the machine, measured where much is to be done and kept in the
+    user's cache folder. Maps depend on it by rounding alone. Raises BundleError for a bundle that is missing, altered
+    (unless `verify` is False) or newer than this version, DeviceError where the device isn't there.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class Explainer:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ParameterError(f"{name}={value!r} must be a whole number of at least 1")
         self._reopen = (os.path.abspath(path), device, providers, threads, verify, rows)
-        self._threads, self._rows = threads or os.cpu_count() or 1, rows
         self.bundle: Bundle = read_bundle(path, verify)
         self.providers = choose(device, providers)
         self._sessions = Sessions(self.bundle, self.providers, threads)
+        self._runs = RunSizes(self.bundle, name_of(self.providers[0]), threads or os.cpu_count() or 1, rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._reopen
@@ -217,7 +217,7 @@ class Explainer:
         if score is not None and not self.takes_score(name):
             raise ParameterError(f"score= is for perturbation methods; {method} explains the {chosen.explains}")
         if memory is not None:
-            self._rows_per_run(self.bundle.graphs[chosen.graph], memory)
+            self._runs.rows(self.bundle.graphs[chosen.graph], memory)
         if tolerance is not None:
             how = find_tolerance(chosen, self.bundle.methods.values(), tolerance)
             given = {how.limit: how.most, **given}
@@ -232,28 +232,15 @@ class Explainer:
         entry = self.bundle.methods[split_method(method, None)[0]]
         return self.bundle.graphs[entry.graph].takes("activated") or entry.loop in SCORING
 
-    def _rows_per_run(
-        self, graph: Graph, memory: float | str | None, targets: int = 1, held: Held = NOTHING, images: int = 1
-    ) -> int:
-        """How many rows a run takes, beside what is held for so many images."""
-        if self._rows is not None:
-            most = self._rows * targets
-        elif name_of(self.providers[0]) == CPU:
-            most = useful_rows(graph.bytes_per_row, self._threads, MOST_ROWS)
-        else:
-            most = MOST_ROWS_ACCELERATED
-        beside = graph.bytes_per_run + held.call + images * held.image
-        return rows_per_run(graph.bytes_per_row + held.row // targets, memory, targets, most, beside)
-
     def _images_per_run(self, request: _Request) -> int:
         """How many images fill one run of a method, so that a stream reads no more than it needs at once."""
         height, width = (size if isinstance(size, int) else 0 for size in _declared_size(self.bundle))
         plan = find_plan(request.method.plan)
         graph = self.bundle.graphs[request.method.graph]
         if request.tolerance is not None:  # how many steps each will take isn't known
-            return self._rows_per_run(graph, request.memory)
+            return self._runs.rows(graph, request.memory)
         steps = 1 if not plan.columns else len(plan.rule(request.parameters, max(height, 1), max(width, 1)))
-        return max(1, self._rows_per_run(graph, request.memory) // steps)
+        return max(1, self._runs.rows(graph, request.memory) // steps)
 
     def _explain(self, batch: Sequence[Image], targets: Any, request: _Request, bar: Progress) -> Result:
         work = self._work(batch, targets, request, bar)
@@ -263,6 +250,10 @@ class Explainer:
         """What a loop works with; nothing has run yet, unless the targets can't be known before."""
         feeds, names = model_feeds(batch, self.bundle), _names(batch)
         answers = Answers(lambda: self._forward(feeds, len(batch), request.memory), names)
+
+        def fitting(graph: Graph, targets: int, *, allowed: bool = False) -> int:
+            return self._runs.rows(graph, request.memory, targets, allowed=allowed)
+
         return Work(
             bundle=self.bundle,
             method=request.method,
@@ -273,8 +264,9 @@ class Explainer:
             answers=answers,
             names=names,
             sessions=self._sessions,
-            rows_per_run=lambda graph, targets: self._rows_per_run(graph, request.memory, targets),
+            rows_per_run=fitting,
             progress=bar,
+            calibration=self._runs.calibration,
         )
 
     def _maps(self, work: Work, what: str, request: _Request) -> Array:
@@ -282,9 +274,9 @@ class Explainer:
         if work.count:
             self._sessions.begin(self.bundle.graphs[work.method.graph], work.count, request.memory)
             if request.tolerance is None:
-                maps = in_groups(work, request.memory, self._rows_per_run)
+                maps = in_groups(work, request.memory, self._runs.rows)
             else:
-                maps = run_to(work, request.tolerance, request.memory, self._rows_per_run)
+                maps = run_to(work, request.tolerance, request.memory, self._runs.rows)
             work.scores  # noqa: B018 (where they overflow, it is them that an error should name)
         else:
             maps = np.empty((*work.asked.targets.shape, *_sizes(self.bundle.value.shape)), np.float32)
@@ -350,7 +342,7 @@ class Explainer:
         graph = self.bundle.graphs["forward"]
         names = ["scores", "explained"] if self.bundle.inside else ["scores"]
         parts = []
-        for chunk in chunks(count, 1, self._rows_per_run(graph, memory)):
+        for chunk in chunks(count, 1, self._runs.rows(graph, memory)):
             parts.append(run_chunk(self._sessions, graph, names, feeds, chunk))
         if not parts:
             sizes = ((0, *_sizes(entry.shape)) for entry in (self.bundle.scores, self.bundle.value))

@@ -15,7 +15,7 @@ from onnxplain.loops import find_loop
 from onnxplain.planner import images_at_once, room
 from onnxplain.work import Work
 
-RowsPerRun = Callable[[Graph, float | str | None, int, Held, int], int]
+RowsPerRun = Callable[[Graph, float | str | None, int, Held, int, bool], int]
 
 
 def in_groups(work: Work, memory: float | str | None, rows_per_run: RowsPerRun) -> NDArray[np.float32]:
@@ -28,8 +28,8 @@ def in_groups(work: Work, memory: float | str | None, rows_per_run: RowsPerRun) 
         groups = images_at_once(work.count, room(memory), held.image, held.call + held.row + a_row)
 
     def maps_of(part: Work) -> NDArray[Any]:
-        def fitting(graph: Graph, targets: int) -> int:
-            return rows_per_run(graph, memory, targets, held, part.count)
+        def fitting(graph: Graph, targets: int, *, allowed: bool = False) -> int:
+            return rows_per_run(graph, memory, targets, held, part.count, allowed)
 
         return run(replace(part, rows_per_run=fitting)).astype(np.float32, copy=False)
 

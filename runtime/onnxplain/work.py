@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -10,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from onnxplain.activations import activate
 from onnxplain.answers import Answers
 from onnxplain.bundle import Bundle, Graph, Method
+from onnxplain.calibration import Calibration
 from onnxplain.effort import Effort
 from onnxplain.errors import BundleError, ParameterError
 from onnxplain.feeds import Feeds, chosen_feeds, method_feeds
@@ -22,6 +24,12 @@ from onnxplain.summing import Feed, accumulate, find_finish, run_chunk, side_by_
 from onnxplain.targets import Chosen
 
 Array = NDArray[Any]
+
+
+class RowsPerRun(Protocol):
+    """How many images times steps a run of a graph takes; with `allowed`, how many it might."""
+
+    def __call__(self, graph: Graph, targets: int, *, allowed: bool = False) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,9 @@ class Work:
     answers: Answers
     names: Sequence[str]
     sessions: Sessions
-    rows_per_run: Callable[[Graph, int], int]
+    rows_per_run: RowsPerRun
     progress: Progress
+    calibration: Calibration | None
     effort: Effort = field(default_factory=Effort)
 
     @property
@@ -166,6 +175,7 @@ class Work:
         chosen, table, all_feeds = self._prepared(graph, steps, feeds)
         learns, scores = self._learns_from(chosen), _Joined(self.count)
         wanted = [*outputs, "scores"] if learns else list(outputs)
+        self._calibrate(chosen, wanted, all_feeds, len(table))
         for chunk, parts in accumulate(self.sessions, chosen, wanted, all_feeds, self._chunks(chosen, len(table))):
             if parts is not None:
                 if learns:
@@ -198,6 +208,15 @@ class Work:
             self.effort.add(chunk.rows)
             self.advance(share * _part(chunk, len(table)))
         return self._told([kept.values for kept in found], outputs)
+
+    def _calibrate(self, graph: Graph, outputs: Sequence[str], feeds: Feeds, steps: int) -> None:
+        """Measures how many rows a run should have, where so much is to be done that it pays."""
+        if self.calibration is None:
+            return
+        targets = self.asked.count
+        run = partial(run_chunk, self.sessions, graph, outputs, feeds)
+        most = self.rows_per_run(graph, targets, allowed=True)
+        self.calibration.measure(graph, run, self.count, steps, targets, most)
 
     def _learns_from(self, graph: Graph) -> bool:
         """Whether a run of the graph is to tell the scores, and to find the top classes, as nobody knows them yet."""

@@ -112,7 +112,7 @@ def test_a_pixel_that_no_window_touches_gets_zero(explainer, rows):
 @pytest.mark.parametrize("rows_per_run", [1, 2, 3, 7, 23])
 def test_any_split_of_images_and_steps_gives_the_map_of_one_run(explainer, rows, method, rows_per_run, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("onnxplain.explainer.MOST_ROWS", 10**6)
+        patch.setattr(explainer._runs, "rows", lambda *_, **__: 10**6)
         whole = explainer.explain(rows, method, targets=[[0, 2]] * 5)
     split = Explainer(explainer.bundle.path, device="cpu", rows=rows_per_run).explain(
         rows, method, targets=[[0, 2]] * 5

@@ -74,7 +74,7 @@ def test_an_explanation_is_one_run_of_its_graphs(explainer, images, method, targ
 
 def test_every_chunk_is_one_run(explainer, images, monkeypatch):
     runs = recorded(explainer, monkeypatch)
-    monkeypatch.setattr(explainer, "_rows_per_run", lambda *_: 2)
+    monkeypatch.setattr(explainer._runs, "rows", lambda *_, **__: 2)
     whole = explainer.explain(images)
     assert runs == ["gradient"] * 3
     assert whole.scores.shape == (5, explainer.bundle.scores.classes)

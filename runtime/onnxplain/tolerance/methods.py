@@ -82,8 +82,8 @@ def run_to(work: Work, tolerance: float, memory: float | str | None, rows_per_ru
     bound = None if memory is None else parse_memory(memory)
     held = NOTHING if bound is None else replace(NOTHING, call=int(bound * SHARE))
 
-    def fitting(graph: Graph, targets: int) -> int:
-        return rows_per_run(graph, memory, targets, held, 1)
+    def fitting(graph: Graph, targets: int, *, allowed: bool = False) -> int:
+        return rows_per_run(graph, memory, targets, held, 1, allowed)
 
     found = TOLERANT[_key(work.method)].run(replace(work, rows_per_run=fitting), tolerance, bound)
     work.effort.steps = np.array([each.steps for each in found], np.int64)

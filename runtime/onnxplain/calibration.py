@@ -1,0 +1,94 @@
+"""How many rows a run of a graph should have: measured on this machine where much is to be done, and remembered."""
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from onnxplain.bundle import Bundle, Graph
+from onnxplain.planner import Chunk
+from onnxplain.runtime import onnxruntime
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+WORTH = 20
+"""Times the rows that are run to measure, each size twice: so much work must be ahead."""
+ENOUGH = 1.03
+"""The smallest size within 3 % of the best: it takes the least memory."""
+
+
+class Calibration:
+    """The best sizes of a bundle's runs, kept in the user's cache folder for each machine, provider and threads.
+
+    What can't be read or written there is measured again.
+    """
+
+    def __init__(self, bundle: Bundle, provider: str, threads: int) -> None:
+        self._file = cache_folder() / "rows" / f"{bundle.sha256[:32]}.json"
+        self._where = f"{platform.node()}, {provider}, {threads} threads, onnxruntime {onnxruntime.__version__}"
+        self._known: dict[str, int] | None = None
+        self._lock = threading.Lock()
+
+    def rows(self, graph: Graph) -> int | None:
+        """How many rows, each target counted, a run of the graph is best given; None where that wasn't measured yet."""
+        with self._lock:
+            if self._known is None:
+                self._known = self._read()
+            return self._known.get(graph.name)
+
+    def measure(
+        self, graph: Graph, run: Callable[[Chunk], object], images: int, steps: int, targets: int, most: int
+    ) -> None:
+        """Tries runs of up to `most` images times steps, if there are so many of them that it is worth the time."""
+        sizes = [size for size in SIZES if size <= min(most, images * steps)]
+        if images * steps < WORTH * 2 * sum(sizes) or self.rows(graph) is not None:
+            return
+        seconds = {size: _seconds_per_row(run, size, images, steps) for size in sizes}
+        best = next(size for size in sizes if seconds[size] <= ENOUGH * min(seconds.values()))
+        with self._lock:
+            self._known = {**self._read(), graph.name: best * targets}
+            self._write(self._known)
+
+    def _read(self) -> dict[str, int]:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            found = json.loads(self._file.read_text("utf-8")).get(self._where, {})
+            return {str(name): rows for name, rows in found.items() if isinstance(rows, int) and rows > 0}
+        return {}
+
+    def _write(self, known: dict[str, int]) -> None:
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            every = {}
+            with contextlib.suppress(OSError, ValueError):
+                every = json.loads(self._file.read_text("utf-8"))
+            text = json.dumps({**(every if isinstance(every, dict) else {}), self._where: known}, indent=1)
+            # In a file of its own first: other processes see the old one or the new one.
+            with tempfile.NamedTemporaryFile("w", dir=self._file.parent, delete=False, encoding="utf-8") as file:
+                file.write(text)
+            os.replace(file.name, self._file)
+
+
+def cache_folder() -> Path:
+    """Where this user's caches are: XDG_CACHE_HOME, or what the system has for it."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given:
+        return Path(given) / "onnxplain"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir())) / "onnxplain" / "cache"
+    home = Path.home()
+    return (home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache") / "onnxplain"
+
+
+def _seconds_per_row(run: Callable[[Chunk], object], rows: int, images: int, steps: int) -> float:
+    """The time of the second of two runs of about so many rows, for each of them: the first one gets the memory."""
+    together = min(steps, rows)
+    chunk = Chunk(slice(0, min(images, rows // together)), slice(0, together), first=True, last=True)
+    run(chunk)
+    before = time.perf_counter()
+    run(chunk)
+    return (time.perf_counter() - before) / chunk.rows
