@@ -41,6 +41,11 @@ class Calibration:
                 self._known = self._read()
             return self._known.get(graph.name)
 
+    @staticmethod
+    def worth(rows: int) -> bool:
+        """Whether so many rows could be worth a measurement at all."""
+        return rows >= WORTH * 2 * SIZES[0]
+
     def measure(
         self, graph: Graph, run: Callable[[Chunk], object], images: int, steps: int, targets: int, most: int
     ) -> None:

@@ -26,6 +26,8 @@ SAFE_SHARE = 0.5
 FREE_WHERE_UNKNOWN = 2 * 10**9
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+NO_LIMIT = 2**60
+"""Version 1 of control groups writes a number near 2^63 where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +137,10 @@ def _cgroup_room() -> int | None:
     """Room under the memory limits of this process's control group and those above it; None where none is set."""
     rooms = []
     for folder, limit, usage in _cgroup_folders():
-        # "max" in version 2; version 1 writes a number near 2^63, which min() drops.
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # "max" in version 2
             most = int((folder / limit).read_text())
-            rooms.append(max(0, most - _in_use(folder, usage)))
+            if most < NO_LIMIT:
+                rooms.append(max(0, most - _in_use(folder, usage)))
     return min(rooms) if rooms else None
 
 

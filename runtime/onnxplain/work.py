@@ -211,7 +211,7 @@ class Work:
 
     def _calibrate(self, graph: Graph, outputs: Sequence[str], feeds: Feeds, steps: int) -> None:
         """Measures how many rows a run should have, where so much is to be done that it pays."""
-        if self.calibration is None:
+        if self.calibration is None or not self.calibration.worth(self.count * steps):
             return
         targets = self.asked.count
         run = partial(run_chunk, self.sessions, graph, outputs, feeds)

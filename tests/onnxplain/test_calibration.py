@@ -2,13 +2,13 @@
 
 import json
 import os
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from onnxplain import Explainer
+from onnxplain import Explainer, calibration
 from onnxplain.calibration import SIZES, Calibration, cache_folder
 from onnxplain.planner import Chunk
 
@@ -19,12 +19,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return cache_folder()
 
 
-def slow_but_at(best: int, tried: list[int]):
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the time is."""
+    now = [0.0]
+    monkeypatch.setattr(calibration, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    return now
+
+
+def slow_but_at(best: int, tried: list[int], clock: list[float]):
     """A run whose rows cost least in runs of `best` rows."""
 
     def run(chunk: Chunk) -> None:
         tried.append(chunk.rows)
-        time.sleep(chunk.rows * (0.0002 if chunk.rows == best else 0.001))
+        clock[0] += chunk.rows * (1 if chunk.rows == best else 2)
 
     return run
 
@@ -33,43 +41,47 @@ def new(explainer: Explainer, threads: int = 2) -> Calibration:
     return Calibration(explainer.bundle, "CPUExecutionProvider", threads)
 
 
-def test_the_best_size_is_found_kept_and_known_to_the_next_process(cache: Path, explainer: Explainer) -> None:
+def test_the_best_size_is_found_kept_and_known_to_the_next_process(
+    cache: Path, explainer: Explainer, clock: list[float]
+) -> None:
     graph, tried = explainer.bundle.graphs["gradient"], []
     one = new(explainer)
     assert one.rows(graph) is None
-    one.measure(graph, slow_but_at(4, tried), images=100, steps=50, targets=1, most=16)
+    one.measure(graph, slow_but_at(4, tried, clock), images=100, steps=50, targets=1, most=16)
     assert tried == [rows for rows in (1, 2, 4, 8, 16) for _ in range(2)]
     assert one.rows(graph) == new(explainer).rows(graph) == 4
-    one.measure(graph, slow_but_at(8, tried), images=100, steps=50, targets=1, most=16)
+    one.measure(graph, slow_but_at(8, tried, clock), images=100, steps=50, targets=1, most=16)
     assert len(tried) == 10  # once is enough
     assert new(explainer, threads=3).rows(graph) is None  # another machine, in effect
     assert [path.parent.name for path in cache.rglob("*.json")] == ["rows"]
 
 
-def test_little_work_is_not_worth_a_measurement(cache: Path, explainer: Explainer) -> None:
+def test_little_work_is_not_worth_a_measurement(cache: Path, explainer: Explainer, clock: list[float]) -> None:
     tried: list[int] = []
-    new(explainer).measure(explainer.bundle.graphs["gradient"], slow_but_at(4, tried), 4, 25, targets=1, most=16)
+    new(explainer).measure(explainer.bundle.graphs["gradient"], slow_but_at(4, tried, clock), 4, 25, targets=1, most=16)
     assert not tried
     assert not cache.exists()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1}'])
-def test_a_broken_cache_is_measured_again(cache: Path, explainer: Explainer, content: str) -> None:
+def test_a_broken_cache_is_measured_again(cache: Path, explainer: Explainer, clock: list[float], content: str) -> None:
     graph, tried = explainer.bundle.graphs["gradient"], []
     (cache / "rows").mkdir(parents=True)
     file = cache / "rows" / f"{explainer.bundle.sha256[:32]}.json"
     file.write_text(content, "utf-8")
     assert new(explainer).rows(graph) is None
-    new(explainer).measure(graph, slow_but_at(2, tried), 1000, 10, targets=1, most=4)
+    new(explainer).measure(graph, slow_but_at(2, tried, clock), 1000, 10, targets=1, most=4)
     assert new(explainer).rows(graph) == 2
     assert json.loads(file.read_text("utf-8"))
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, explainer) -> None:
+def test_a_cache_that_cannot_be_written_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, explainer: Explainer, clock: list[float]
+) -> None:
     (tmp_path / "file").write_text("in the way", "utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     graph, one = explainer.bundle.graphs["gradient"], new(explainer)
-    one.measure(graph, slow_but_at(2, []), 1000, 10, targets=1, most=4)
+    one.measure(graph, slow_but_at(2, [], clock), 1000, 10, targets=1, most=4)
     assert one.rows(graph) == 2
 
 

@@ -14,6 +14,7 @@ from onnxplain.fills import RANDOM_DRAWS, baselines, number_of_baselines, random
 from onnxplain.integration import RULES, points_of
 from onnxplain.loops.paths import expected_draws
 from onnxplain.random import normal, uniform
+from onnxplain.run_sizes import RunSizes
 from onnxplain_export import export
 from quadratic import SHAPE, gradient, scores
 
@@ -105,7 +106,7 @@ def test_a_map_is_the_same_alone_in_a_batch_and_among_other_targets(explainer, i
 def test_fewer_rows_in_a_run_give_the_same_map(explainer, images, method, monkeypatch):
     options = FEW.get(method, {})
     expected = explainer.explain(images[:3], method, targets=[2, 0, 3], **options).attribution
-    monkeypatch.setattr("onnxplain.explainer.MOST_ROWS", 2)
+    monkeypatch.setattr(explainer, "_runs", RunSizes(explainer.bundle, "CPUExecutionProvider", threads=1, rows=2))
     found = explainer.explain(images[:3], method, targets=[2, 0, 3], **options).attribution
     assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
