@@ -46,9 +46,7 @@ class Calibration:
         """Whether so many rows could be worth a measurement at all."""
         return rows >= WORTH * 2 * SIZES[0]
 
-    def measure(
-        self, graph: Graph, run: Callable[[Chunk], object], images: int, steps: int, targets: int, most: int
-    ) -> None:
+    def measure(self, graph: Graph, run: Callable[[Chunk], object], images: int, steps: int, most: int) -> None:
         """Tries runs of up to `most` images times steps, if there are so many of them that it is worth the time."""
         sizes = [size for size in SIZES if size <= min(most, images * steps)]
         if images * steps < WORTH * 2 * sum(sizes) or self.rows(graph) is not None:
@@ -56,7 +54,7 @@ class Calibration:
         seconds = {size: _seconds_per_row(run, size, images, steps) for size in sizes}
         best = next(size for size in sizes if seconds[size] <= ENOUGH * min(seconds.values()))
         with self._lock:
-            self._known = {**self._read(), graph.name: best * targets}
+            self._known = {**self._read(), graph.name: best}
             self._write(self._known)
 
     def _read(self) -> dict[str, int]:

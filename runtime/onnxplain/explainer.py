@@ -266,7 +266,7 @@ class Explainer:
             sessions=self._sessions,
             rows_per_run=fitting,
             progress=bar,
-            calibration=self._runs.calibration,
+            calibration=self._runs.calibration if request.memory is None else None,
         )
 
     def _maps(self, work: Work, what: str, request: _Request) -> Array:

@@ -47,10 +47,10 @@ def test_the_best_size_is_found_kept_and_known_to_the_next_process(
     graph, tried = explainer.bundle.graphs["gradient"], []
     one = new(explainer)
     assert one.rows(graph) is None
-    one.measure(graph, slow_but_at(4, tried, clock), images=100, steps=50, targets=1, most=16)
+    one.measure(graph, slow_but_at(4, tried, clock), images=100, steps=50, most=16)
     assert tried == [rows for rows in (1, 2, 4, 8, 16) for _ in range(2)]
     assert one.rows(graph) == new(explainer).rows(graph) == 4
-    one.measure(graph, slow_but_at(8, tried, clock), images=100, steps=50, targets=1, most=16)
+    one.measure(graph, slow_but_at(8, tried, clock), images=100, steps=50, most=16)
     assert len(tried) == 10  # once is enough
     assert new(explainer, threads=3).rows(graph) is None  # another machine, in effect
     assert [path.parent.name for path in cache.rglob("*.json")] == ["rows"]
@@ -58,7 +58,7 @@ def test_the_best_size_is_found_kept_and_known_to_the_next_process(
 
 def test_little_work_is_not_worth_a_measurement(cache: Path, explainer: Explainer, clock: list[float]) -> None:
     tried: list[int] = []
-    new(explainer).measure(explainer.bundle.graphs["gradient"], slow_but_at(4, tried, clock), 4, 25, targets=1, most=16)
+    new(explainer).measure(explainer.bundle.graphs["gradient"], slow_but_at(4, tried, clock), 4, 25, most=16)
     assert not tried
     assert not cache.exists()
 
@@ -70,7 +70,7 @@ def test_a_broken_cache_is_measured_again(cache: Path, explainer: Explainer, clo
     file = cache / "rows" / f"{explainer.bundle.sha256[:32]}.json"
     file.write_text(content, "utf-8")
     assert new(explainer).rows(graph) is None
-    new(explainer).measure(graph, slow_but_at(2, tried, clock), 1000, 10, targets=1, most=4)
+    new(explainer).measure(graph, slow_but_at(2, tried, clock), 1000, 10, most=4)
     assert new(explainer).rows(graph) == 2
     assert json.loads(file.read_text("utf-8"))
 
@@ -81,7 +81,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     (tmp_path / "file").write_text("in the way", "utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     graph, one = explainer.bundle.graphs["gradient"], new(explainer)
-    one.measure(graph, slow_but_at(2, [], clock), 1000, 10, targets=1, most=4)
+    one.measure(graph, slow_but_at(2, [], clock), 1000, 10, most=4)
     assert one.rows(graph) == 2
 
 
@@ -93,6 +93,9 @@ def test_an_explanation_of_many_rows_calibrates_and_gives_the_same_maps(
     explainer = Explainer(folder, device="cpu")
     expected = fixed.explain(rows, "smoothgrad", samples=30).attribution
     assert not cache.exists()  # who says how many rows gets them
+    explainer.explain(rows, "smoothgrad", samples=30, memory="1GB")
+    explainer.explain(rows, "smoothgrad", samples=30, targets=[[0, 1]] * len(rows))
+    assert not cache.exists()  # what is best under a bound, or for several targets, isn't what is best
     first = explainer.explain(rows, "smoothgrad", samples=30).attribution
     known = explainer._runs.calibration.rows(explainer.bundle.graphs["noise"])
     assert known in SIZES
