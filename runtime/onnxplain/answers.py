@@ -10,6 +10,10 @@ from onnxplain.errors import ModelError
 Array = NDArray[np.float32]
 
 
+class OverflowsError(ModelError):
+    """An image's numbers aren't finite; those of others may be."""
+
+
 class Answers:
     """The scores [N, …] and the explained values [N, …] of N images, each found when somebody first asks.
 
@@ -54,7 +58,7 @@ class Answers:
 
 
 def check_finite(values: Array, names: Sequence[str], what: str) -> None:
-    """ModelError unless the values [N, …] of every image are finite."""
+    """OverflowsError unless the values [N, …] of every image are finite."""
     for name, value in zip(names, values, strict=True):
         if not np.isfinite(value).all():
-            raise ModelError(f"the network's {what} for {name} contains NaN or infinity: its numbers overflow there")
+            raise OverflowsError(f"the network's {what} for {name} contains NaN or infinity: its numbers overflow there")

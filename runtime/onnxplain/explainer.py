@@ -22,7 +22,7 @@ from onnxplain.plans import find_plan
 from onnxplain.presets import apply_preset, split_method
 from onnxplain.progress import Progress, progress_bar
 from onnxplain.providers import Provider, choose, name_of
-from onnxplain.result import Result, provenance
+from onnxplain.result import Result, plain_parameters, provenance
 from onnxplain.run_sizes import RunSizes
 from onnxplain.sessions import Sessions
 from onnxplain.summing import run_chunk
@@ -51,6 +51,29 @@ class _Request:
     top: int | None
     cotangent: Any
     tolerance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Some methods of a bundle, ready to explain images: see Explainer.prepared.
+
+    A run of each takes so many images `together` at most.
+    """
+
+    requests: Sequence[_Request]
+    together: Sequence[int]
+    _explain: Callable[[Sequence[_Request], Sequence[Image], Any], list[Result]]
+
+    def __call__(self, batch: Sequence[Image], targets: Any = None) -> list[Result]:
+        """A result of each method."""
+        return self._explain(self.requests, batch, targets)
+
+    def plain(self) -> dict[str, dict[str, Any]]:
+        """The methods, their parameters and what they explain, as provenance holds them."""
+        return {
+            request.method.name: {"parameters": plain_parameters(request.parameters), "explains": request.explains}
+            for request in self.requests
+        }
 
 
 class Explainer:
@@ -170,6 +193,29 @@ class Explainer:
                     result = self._explain(batch, _for_all(targets, len(batch)), request, progress)
                     yield from (result[i] for i in range(len(result)))
 
+    def prepared(
+        self, methods: Mapping[str, Mapping[str, Any]], *, memory: float | str | None = None, score: str | None = None
+    ) -> "Prepared":
+        """Several methods with their parameters, checked, for images that are read already: what batch jobs run.
+
+        `memory` is as for explain, and `score` holds for the methods that take one.
+        """
+        requests = [
+            self._request(method, memory, score if self.takes_score(method) else None, given, None, None, None, None)
+            for method, given in methods.items()
+        ]
+        return Prepared(requests, [self._images_per_run(request) for request in requests], self._explain_by)
+
+    def _explain_by(self, requests: Sequence[_Request], batch: Sequence[Image], targets: Any) -> list[Result]:
+        """The results of several methods for the same images, whose scores are found once."""
+        results, bar = [], Progress()
+        answers: Answers | None = None
+        for request in requests:
+            work = self._work(batch, targets, request, bar, answers)
+            results.append(self._result(batch, work, self._maps(work, "map", request), request))
+            answers = work.answers
+        return results
+
     def scores(self, rows: Any) -> Array:
         """The network's scores (logits, where it has them) [N, classes], or [N, …] of other outputs."""
         batch = read_images(rows, self.bundle)
@@ -246,10 +292,20 @@ class Explainer:
         work = self._work(batch, targets, request, bar)
         return self._result(batch, work, self._maps(work, "map", request), request)
 
-    def _work(self, batch: Sequence[Image], targets: Any, request: _Request, bar: Progress) -> Work:
-        """What a loop works with; nothing has run yet, unless the targets can't be known before."""
+    def _work(
+        self,
+        batch: Sequence[Image],
+        targets: Any,
+        request: _Request,
+        bar: Progress,
+        known: Answers | None = None,
+    ) -> Work:
+        """What a loop works with; nothing has run yet, unless the targets can't be known before.
+
+        `known` is what an earlier work found out about the same images.
+        """
         feeds, names = model_feeds(batch, self.bundle), _names(batch)
-        answers = Answers(lambda: self._forward(feeds, len(batch), request.memory), names)
+        answers = known or Answers(lambda: self._forward(feeds, len(batch), request.memory), names)
 
         def fitting(graph: Graph, targets: int, *, allowed: bool = False) -> int:
             return self._runs.rows(graph, request.memory, targets, allowed=allowed)

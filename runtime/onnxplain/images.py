@@ -163,10 +163,14 @@ def _read(image: Any, number: int, bundle: Bundle) -> Image:
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         pixels = read_picture(path, is_upright(bundle.steps))
-        return _prepared(name, hashlib.sha256(path.read_bytes()).hexdigest(), pixels, bundle, path=path)
-    array = np.asarray(image)
+        return prepared_image(name, hashlib.sha256(path.read_bytes()).hexdigest(), pixels, bundle, path=path)
+    return image_of_array(name, np.asarray(image), bundle)
+
+
+def image_of_array(name: str, array: NDArray[Any], bundle: Bundle) -> Image:
+    """One image from a uint8 picture, or from an array in the network's shape; PictureError where it doesn't fit."""
     if array.dtype == np.uint8 and bundle.steps:
-        return _prepared(name, _hash(array), _three_channels(name, array), bundle)
+        return prepared_image(name, _hash(array), _three_channels(name, array), bundle)
     return _as_is(name, array, bundle)
 
 
@@ -182,7 +186,10 @@ def _three_channels(name: str, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array
 
 
-def _prepared(name: str, sha256: str, pixels: NDArray[np.uint8], bundle: Bundle, path: Path | None = None) -> Image:
+def prepared_image(
+    name: str, sha256: str, pixels: NDArray[np.uint8], bundle: Bundle, path: Path | None = None
+) -> Image:
+    """One image from a picture, RGB uint8 [H, W, 3], preprocessed; PictureError where it doesn't fit."""
     if not bundle.steps:
         raise PictureError(
             f"{name}: no preprocessing in the bundle; give float arrays, or export it with --preprocessing"

@@ -54,53 +54,67 @@ def _pictures_of(path: str | Path) -> list[Path]:
     return pictures
 
 
-def read_picture(path: str | Path, upright: bool = True) -> NDArray[np.uint8]:
+def read_picture(
+    path: str | Path, upright: bool = True, most_bytes: int = MOST_BYTES, most_pixels: int = MOST_PIXELS
+) -> NDArray[np.uint8]:
     """Return a picture file as RGB, uint8 `[H, W, 3]`.
 
     The format is told by content. Grey is repeated to three channels; alpha is dropped, not blended (as Pillow's
     `convert("RGB")`); 16 bits become 8 by rounding value / 257; CMYK is converted by OpenCV; of several frames the
     first is read. `upright` applies the orientation that a camera noted in EXIF (a TIFF's is always applied). Raises
-    PictureError for a file that is missing, a folder, empty, damaged, of another format, or larger than 50 MB or 40
-    megapixels.
+    PictureError for a file that is missing, a folder, empty, damaged, of another format, or larger than `most_bytes`
+    (50 MB) or `most_pixels` (40 megapixels).
     """
-    data = _read_file(path)
-    _check_header(path, data)
+    return picture_in(read_file(path, most_bytes), path, upright, most_pixels)
+
+
+def picture_in(
+    data: bytes, name: str | Path, upright: bool = True, most_pixels: int = MOST_PIXELS
+) -> NDArray[np.uint8]:
+    """Return the picture that a file's bytes hold, as read_picture does; `name` is what errors call it."""
+    _check_header(name, data, most_pixels)
     pixels = _decode(data, upright)
     if pixels is None:
-        raise PictureError(f"{path}: the picture is damaged or cut off")
+        raise PictureError(f"{name}: the picture is damaged or cut off")
     if pixels.dtype == np.uint16:
         pixels = (pixels.astype(np.uint32) + 128) // 257
     elif pixels.dtype != np.uint8:
-        raise PictureError(f"{path}: pixels are {pixels.dtype}; only pictures of 8 or 16 bits per channel are read")
+        raise PictureError(f"{name}: pixels are {pixels.dtype}; only pictures of 8 or 16 bits per channel are read")
     return np.ascontiguousarray(pixels[..., ::-1], dtype=np.uint8)
 
 
-def _read_file(path: str | Path) -> bytes:
+def read_file(path: str | Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """Return the bytes of a picture's file; PictureError where it is missing, no file, empty, or larger than that."""
     if os.path.isdir(path):
         raise PictureError(f"{path}: is a folder, not a picture")
     if os.path.exists(path) and not os.path.isfile(path):
         raise PictureError(f"{path}: is not a regular file")
     try:
         with open(path, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(most_bytes + 1)
     except OSError as error:
         raise PictureError(f"{path}: can't be read: {error.strerror or error}") from error
-    if not data:
-        raise PictureError(f"{path}: the file is empty")
-    if len(data) > MOST_BYTES:
-        raise PictureError(f"{path}: is larger than {MOST_BYTES // 1_000_000} MB; make it smaller first")
+    check_bytes(path, len(data), most_bytes)
     return data
 
 
-def _check_header(path: str | Path, data: bytes) -> None:
+def check_bytes(name: str | Path, size: int, most_bytes: int = MOST_BYTES) -> None:
+    """PictureError for a file that is empty or larger than that."""
+    if not size:
+        raise PictureError(f"{name}: the file is empty")
+    if size > most_bytes:
+        raise PictureError(f"{name}: is larger than {most_bytes / 1_000_000:g} MB; make it smaller first")
+
+
+def _check_header(path: str | Path, data: bytes, most_pixels: int) -> None:
     header = picture_size(data)
     if header is None:
         known = ", ".join(name for name, _, _ in FORMATS)
         raise PictureError(f"{path}: is not a picture of a format that is read ({known}), or its header is damaged")
     name, height, width = header
-    if height * width > MOST_PIXELS:
-        limit = MOST_PIXELS // 1_000_000
-        raise PictureError(f"{path}: {name} of {width}x{height} pixels; the limit is {limit} megapixels")
+    if height * width > most_pixels:
+        limit = most_pixels / 1_000_000
+        raise PictureError(f"{path}: {name} of {width}x{height} pixels; the limit is {limit:g} megapixels")
 
 
 def _decode(data: bytes, upright: bool) -> NDArray[Any] | None:

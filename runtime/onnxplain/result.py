@@ -195,7 +195,7 @@ def provenance(
             for number, image in enumerate(images)
         ],
         "method": method,
-        "parameters": {name: _plain(value) for name, value in parameters.items()},
+        "parameters": plain_parameters(parameters),
         "explains": explains,
         **used,
         **({} if tolerance is None else {"tolerance": tolerance}),
@@ -218,6 +218,11 @@ def _effort(number: int, steps: NDArray[np.int64] | None, errors: NDArray[np.flo
         plain = [float(error) if np.isfinite(error) else None for error in np.ravel(errors[number])]
         found["error"] = plain if errors.ndim > 1 else plain[0]
     return found
+
+
+def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as JSON holds them, arrays by shape and hash."""
+    return {name: _plain(value) for name, value in parameters.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,335 @@
+"""A batch job: explains any number of pictures, survives interruption, and leaves a folder that other tools read."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from onnxplain.errors import OutputError, ParameterError
+from onnxplain.explainer import Explainer
+from onnxplain.jobs import shards, storage
+from onnxplain.jobs.description import FILE, Description, Output, Running, differences, read_description
+from onnxplain.jobs.explaining import TOP, TRUE, Shard, Task
+from onnxplain.jobs.items import Item, Source
+from onnxplain.jobs.limits import Limits
+from onnxplain.jobs.listing import Listing
+from onnxplain.jobs.meter import Meter
+from onnxplain.jobs.pipeline import Pipeline
+from onnxplain.jobs.sources import Files, find_source
+from onnxplain.jobs.summary import FAILURES, SUMMARY, write_summary
+from onnxplain.planner import MOST_ROWS_ACCELERATED, parse_memory, useful_rows
+from onnxplain.presets import split_method
+from onnxplain.providers import CPU, choose, name_of
+from onnxplain.runtime import onnxruntime
+from onnxplain.targets import class_of
+from onnxplain.version import __version__
+
+MEMORY = 2 * 10**9
+"""Bytes that a lane's runs may take unless said otherwise: never what is free, on which maps' last bits would depend."""
+LEAST_BATCH = 16
+ENGINES = ("local",)
+
+
+class Job:
+    """Explains all pictures of a source by some methods of a bundle, and writes maps and index into a folder.
+
+    `source`: paths of folders (with all below them), patterns, lists of files (.txt), or any iterable of pictures or
+    mappings; `labels` and `columns` say where true classes and names are (see onnxplain.jobs.sources). `methods` are
+    names, or a mapping of names to parameters. `targets` is "top" (each picture's top class), "true" (its true one), or
+    a class number or name for all. `memory` bounds what the runs add to the process, divided among the lanes.
+    `max_failures`, a count or a share below 1, ends the job with an error once more pictures failed. Everything else is
+    as in Output, Limits and Running; what isn't given is chosen when the job begins, and kept.
+
+    The same job in the same folder goes on where it was interrupted; the folder's content is then the same, byte by
+    byte, as if it had not been. Another one is refused.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str],
+        source: Any,
+        out: str | os.PathLike[str],
+        methods: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = "gradient",
+        targets: str | int = TOP,
+        *,
+        labels: Any = None,
+        columns: Mapping[str, str] | None = None,
+        score: str | None = None,
+        output: Output | None = None,
+        limits: Limits | None = None,
+        max_failures: int | float | None = None,
+        memory: float | str | None = None,
+        rows: int | None = None,
+        lanes: int | None = None,
+        threads: int | None = None,
+        workers: int | None = None,
+        device: str = "auto",
+    ) -> None:
+        for name, value in (("lanes", lanes), ("threads", threads), ("workers", workers)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ParameterError(f"{name}={value!r} must be a whole number of at least 1")
+        self.out = Path(out)
+        self._output, self._limits = output or Output(), limits or Limits()
+        self._most_failures = _check_failures(max_failures)
+        self._workers = workers or os.cpu_count() or 1
+        there = read_description(self.out)
+        kept = None if there is None else there.running
+        providers = choose(device)
+        on_cpu = name_of(providers[0]) == CPU
+        cores = os.cpu_count() or 1
+        lanes = lanes or (kept.lanes if kept else cores if on_cpu else 1)
+        threads = threads or (kept.threads if kept else 1 if on_cpu else cores)
+        by_name = _methods(methods)
+        self.explainer = Explainer(bundle, device, threads=threads, rows=rows or (kept.rows if kept else None))
+        if rows is None and kept is None:
+            rows = _rows(self.explainer, by_name, threads, on_cpu)
+            self.explainer = Explainer(bundle, device, threads=threads, rows=rows, verify=False)
+        a_lane = parse_memory(memory) // lanes if memory is not None else kept.memory if kept else MEMORY
+        self._prepared = self.explainer.prepared(by_name, memory=a_lane, score=score)
+        rows = rows or (kept.rows if kept else 1)
+        self._together = math.lcm(rows, *self._prepared.together)
+        batch = self._together * math.ceil(LEAST_BATCH / self._together)
+        self._running = Running(lanes, threads, rows, a_lane, batch)
+        opened = self.explainer.bundle
+        if opened.free:
+            raise ParameterError("this bundle explains values that are no classes; jobs explain classes")
+        if opened.others:
+            raise ParameterError("this network has several inputs; jobs explain pictures alone")
+        classes = int(opened.scores.classes or opened.scores.shape[1])
+        self._class_of = partial(class_of, classes=classes, labels=opened.scores.labels)
+        self._targets = targets if targets in (TOP, TRUE) else self._class_of(targets)
+        self._source = find_source(source, labels, self._class_of, columns or {})
+
+    def run(self, progress: bool = False) -> dict[str, Any]:
+        """Does what is left to do; the summary. OutputError where the folder is taken, or holds another job."""
+        with storage.alone(self.out):
+            source = self._begin()
+            done = self._checked(progress)
+            meter = Meter(source.count, self._count(done), progress)
+            try:
+                self._make(source, done, meter)
+            finally:
+                meter.close()
+            return self._end(source)
+
+    def _begin(self) -> Source:
+        """Refuses what isn't this job's folder; makes sure that the folder says whose it is."""
+        there = read_description(self.out)
+        if there is None:
+            self._refuse_foreign()
+        storage.remove_leftovers(self.out)
+        source: Source
+        if isinstance(self._source, Files):
+            source = listing = Listing(self.out, self._source)
+            listing.take()
+        else:
+            source, listing = self._source, None
+        if source.count == 0:
+            raise ParameterError("the source is empty")
+        wanted = self._description(source)
+        if there is None:
+            if listing is not None:
+                listing.keep()
+            storage.write_json(self.out / FILE, wanted.plain())
+        else:
+            self._refuse_other(there, wanted, listing)
+        return source
+
+    def _description(self, source: Source) -> Description:
+        bundle = self.explainer.bundle
+        import cv2  # its decoders make the pictures
+
+        return Description(
+            bundle={"name": bundle.name, "sha256": bundle.sha256},
+            methods=self._prepared.plain(),
+            targets=self._targets,
+            source=dict(source.describe()),
+            output=self._output,
+            limits=self._limits,
+            running=self._running,
+            versions={"onnxplain": __version__, "onnxruntime": onnxruntime.__version__, "opencv": cv2.__version__},
+        )
+
+    def _refuse_foreign(self) -> None:
+        found = sorted(path.name for path in self.out.iterdir())
+        # A run that was ended before it wrote job.json left no more than these.
+        ours = {".lock", "source.jsonl"}
+        foreign = [name for name in found if name not in ours and not name.startswith(storage.TEMPORARY)]
+        if foreign:
+            raise OutputError(f"{self.out} holds {foreign[0]} and no job; choose another folder")
+
+    def _refuse_other(self, there: Description, wanted: Description, listing: Listing | None) -> None:
+        found = differences(there, wanted)
+        if not found:
+            if listing is not None:
+                listing.drop()
+            return
+        if listing is not None:
+            if any(line.startswith("source.") for line in found):
+                found.append(listing.first_difference())
+            listing.drop()
+        raise OutputError(f"{self.out} holds another job; continue that one, or choose another folder: {'; '.join(found)}")
+
+    def _checked(self, progress: bool) -> list[int]:
+        """The finished shards that are whole; one that isn't is removed, to be made again."""
+        folder = self.out / shards.FOLDER
+        if folder.is_dir():
+            storage.remove_leftovers(folder)
+        good = []
+        for number in shards.finished(self.out):
+            path = shards.shard_folder(self.out, number)
+            if shards.damage(path, number) is None:
+                good.append(number)
+            else:
+                storage.remove(path)
+        return good
+
+    def _count(self, done: Sequence[int]) -> int:
+        """The pictures of these shards."""
+        return sum(_pictures(self.out, number) for number in done)
+
+    def _make(self, source: Source, done: Sequence[int], meter: Meter) -> None:
+        bundle = self.explainer.bundle
+        limit = self._limit(source.count)
+        failed = sum(_failures(self.out, number) for number in done)
+
+        def notice(explained: int, lost: int) -> None:
+            meter.add(explained, lost)
+            if limit is not None and failed + meter.failed > limit:
+                raise OutputError(
+                    f"{failed + meter.failed} pictures failed, more than the {limit} of max_failures; "
+                    f"see {shards.FAILURES} in the shards of {self.out}"
+                )
+
+        task = Task(
+            self.out,
+            list(self._prepared.plain()),
+            self._targets,
+            self._output,
+            bundle.scores.labels,
+            self._together,
+            self._prepared,
+            notice,
+        )
+        row = tuple(size if isinstance(size, int) else 1 for size in bundle.image.shape[1:])
+        pipeline = Pipeline(
+            bundle.path,
+            self._limits,
+            self._workers,
+            self._running.lanes,
+            self._running.batch,
+            row,
+            bundle.image.dtype,
+            partial(Shard, task),
+        )
+        pipeline.run(_shards(source, set(done), self._output.shard_size))
+
+    def _limit(self, count: int | None) -> int | None:
+        most = self._most_failures
+        if most is None or isinstance(most, int):
+            return most
+        return None if count is None else int(most * count)
+
+    def _end(self, source: Source) -> dict[str, Any]:
+        numbers = shards.finished(self.out)
+        about = {"bundle": self.explainer.bundle.name, "methods": list(self._prepared.plain()), "targets": self._targets}
+        return write_summary(self.out, numbers, about, list(self._prepared.plain()))
+
+
+def status(out: str | os.PathLike[str]) -> dict[str, Any]:
+    """Where a job stands: `running`, `complete`, and counts of shards and pictures. OutputError where there is none."""
+    folder = Path(out)
+    there = read_description(folder)
+    if there is None:
+        raise OutputError(f"{folder} holds no job")
+    numbers = shards.finished(folder)
+    total = there.source.get("pictures")
+    failed = sum(_failures(folder, number) for number in numbers)
+    done = sum(_pictures(folder, number) for number in numbers)
+    return {
+        "running": not storage.is_alone(folder),
+        "complete": (folder / SUMMARY).exists(),
+        "methods": list(there.methods),
+        "pictures": total,
+        "done": done,
+        "explained": done - failed,
+        "failed": failed,
+        "shards": len(numbers),
+        "shards_in_all": None if total is None else -(-total // there.output.shard_size),
+    }
+
+
+def verify(out: str | os.PathLike[str]) -> list[str]:
+    """What is wrong in a job's folder, a line each: every byte of what is finished is read and checked."""
+    folder = Path(out)
+    there = read_description(folder)
+    if there is None:
+        raise OutputError(f"{folder} holds no job")
+    numbers = shards.finished(folder)
+    found = [wrong for number in numbers if (wrong := shards.damage(shards.shard_folder(folder, number), number))]
+    total = there.source.get("pictures")
+    if (folder / SUMMARY).exists() and total is not None:
+        missing = sorted(set(range(-(-total // there.output.shard_size))) - set(numbers))
+        found += [f"shard {number} is missing" for number in missing]
+    return found
+
+
+def _shards(source: Source, done: set[int], size: int) -> Iterator[tuple[int, int, Iterator[Item]]]:
+    """The shards that are to be made: number, number of the first picture, pictures."""
+    number = next(number for number in range(len(done) + 1) if number not in done)
+    items = source.items(number * size)
+    while True:
+        group = list(islice(items, size))
+        if not group:
+            return
+        if number not in done:
+            yield number, number * size, iter(group)
+        number += 1
+
+
+def _pictures(out: Path, number: int) -> int:
+    return int(_manifest(out, number).get("pictures", 0))
+
+
+def _failures(out: Path, number: int) -> int:
+    return int(_manifest(out, number).get("failed", 0))
+
+
+def _manifest(out: Path, number: int) -> dict[str, Any]:
+    import json
+
+    try:
+        return json.loads((shards.shard_folder(out, number) / shards.MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _methods(methods: Any) -> dict[str, Mapping[str, Any]]:
+    if isinstance(methods, str):
+        return {methods: {}}
+    if isinstance(methods, Mapping):
+        return dict(methods)
+    found = {name: {} for name in methods}
+    if not found:
+        raise ParameterError("no method was named")
+    return found
+
+
+def _rows(explainer: Explainer, methods: Mapping[str, Any], threads: int, on_cpu: bool) -> int:
+    """How many rows a run should have, by what the methods' graphs take for each."""
+    if not on_cpu:
+        return MOST_ROWS_ACCELERATED
+    explainer.prepared(methods)  # names that aren't there are told of
+    graphs = [explainer.bundle.graphs[explainer.bundle.methods[split_method(name, None)[0]].graph] for name in methods]
+    return min(useful_rows(graph.bytes_per_row, threads) for graph in graphs)
+
+
+def _check_failures(most: Any) -> int | float | None:
+    if most is None:
+        return None
+    if isinstance(most, bool) or not isinstance(most, int | float) or most < 0 or (isinstance(most, float) and most >= 1):
+        raise ParameterError(f"max_failures={most!r} must be a count, or a share below 1")
+    return most

@@ -1,0 +1,26 @@
+"""What one picture may cost a job."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnxplain.errors import ParameterError
+from onnxplain.pictures import MOST_BYTES, MOST_PIXELS
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one picture: the `bytes` of its file, its `pixels`, the `seconds` and the worker's `memory` to decode it."""
+
+    bytes: int = MOST_BYTES
+    pixels: int = MOST_PIXELS
+    seconds: float = 30.0
+    memory: int = 512_000_000
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ParameterError(f"the limit {name}={value!r} must be a number above 0")
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON holds them."""
+        return asdict(self)
