@@ -61,4 +61,5 @@ def check_finite(values: Array, names: Sequence[str], what: str) -> None:
     """OverflowsError unless the values [N, …] of every image are finite."""
     for name, value in zip(names, values, strict=True):
         if not np.isfinite(value).all():
-            raise OverflowsError(f"the network's {what} for {name} contains NaN or infinity: its numbers overflow there")
+            message = f"the network's {what} for {name} contains NaN or infinity: its numbers overflow there"
+            raise OverflowsError(message)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from onnxplain.commands import compare, evaluate, explain, info
+from onnxplain.commands import compare, evaluate, explain, info, jobs
 from onnxplain.errors import OnnxplainError
 from onnxplain.messages import say
 from onnxplain.version import __version__
@@ -19,7 +19,7 @@ EXPORT_COMMANDS = {
     "check": "say what in a model can be differentiated, before any export",
 }
 # Commands that take the parameters of methods, but not as options of their own.
-SETTING_COMMANDS = ("evaluate", "compare")
+SETTING_COMMANDS = ("evaluate", "compare", "jobs")
 EXPORT_MODULE = "onnxplain_export.commands"
 EXPORT_NEEDS = ("onnxplain_export", "onnx", "onnx_ir")
 INTERRUPTED = 130
@@ -62,6 +62,7 @@ def _run(arguments: list[str]) -> int:
     info.add_command(commands)
     compare.add_command(commands)
     evaluate.add_command(commands)
+    jobs.add_command(commands)
     # A method's parameters are known only once its bundle is read, so they are set aside before argparse sees them.
     parameters: list[tuple[str, str]] = []
     if arguments and arguments[0] == "explain":

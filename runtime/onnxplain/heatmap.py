@@ -1,6 +1,7 @@
 """Attributions as pictures: heat maps, signed maps, and either over its picture."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -197,13 +198,19 @@ def signed_overlay(seen: NDArray[np.uint8], share: NDArray[Any], strength: float
 
 def colours(heat: NDArray[Any], colour_map: str = "inferno") -> NDArray[np.uint8]:
     """Return RGB uint8 `[..., 3]` for `heat` `[...]` in 0..1."""
+    return _table(colour_map)[np.rint(np.clip(heat, 0.0, 1.0) * 255).astype(np.uint8)]
+
+
+@cache
+def _table(colour_map: str) -> NDArray[np.uint8]:
+    """The colours [256, 3] of a colour map."""
     import cv2  # heavy, and needed only where pictures are read or drawn
 
     if colour_map not in COLOUR_MAPS:
         raise ParameterError(unknown("colour map", colour_map, COLOUR_MAPS))
     ramp = np.arange(256, dtype=np.uint8)[:, None]
     table = cv2.applyColorMap(ramp, getattr(cv2, f"COLORMAP_{colour_map.upper()}"))[:, 0, ::-1]
-    return table[np.rint(np.clip(heat, 0.0, 1.0) * 255).astype(np.uint8)]
+    return np.ascontiguousarray(table, np.uint8)
 
 
 def _finite(attribution: NDArray[Any], layout: str) -> NDArray[np.float64]:

@@ -80,7 +80,7 @@ def picture_in(
         pixels = (pixels.astype(np.uint32) + 128) // 257
     elif pixels.dtype != np.uint8:
         raise PictureError(f"{name}: pixels are {pixels.dtype}; only pictures of 8 or 16 bits per channel are read")
-    return np.ascontiguousarray(pixels[..., ::-1], dtype=np.uint8)
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
 
 
 def read_file(path: str | Path, most_bytes: int = MOST_BYTES) -> bytes:
@@ -120,7 +120,7 @@ def _check_header(path: str | Path, data: bytes, most_pixels: int) -> None:
 def _decode(data: bytes, upright: bool) -> NDArray[Any] | None:
     import cv2  # heavy, and needed only where pictures are read or drawn
 
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     with _quiet_opencv():
         try:
             return cv2.imdecode(np.frombuffer(data, np.uint8), flags)

@@ -53,14 +53,11 @@ def prepare(pixels: NDArray[np.uint8], steps: Iterable[Mapping[str, Any]]) -> Pr
     drawn: NDArray[Any] = pixels
     box = (0.0, 0.0, float(pixels.shape[0]), float(pixels.shape[1]))
     order = "RGB"
-    for step in steps:
-        if step["step"] == "colour":
-            order = step["order"]
-            drawn = _coloured(drawn, order)
-        elif step["step"] == "resize":
-            drawn = _resized(drawn, step)
-        elif step["step"] == "crop":
-            drawn, box = _cropped(drawn, box, *step["size"])
+    by_name = {step["step"]: step for step in steps}
+    if "colour" in by_name:
+        order = by_name["colour"]["order"]
+        drawn = _coloured(drawn, order)
+    drawn, box = _placed(drawn, box, by_name.get("resize"), by_name.get("crop"))
     return Prepared(_valued(drawn, steps), _seen(drawn, order), box)
 
 
@@ -85,26 +82,33 @@ def resized_shape(height: int, width: int, step: Mapping[str, Any]) -> Size:
     return (step["size"], longer) if height <= width else (longer, step["size"])
 
 
-def _resized(pixels: NDArray[Any], step: Mapping[str, Any]) -> NDArray[Any]:
+def _placed(
+    pixels: NDArray[Any], box: Box, resized: Mapping[str, Any] | None, crop: Mapping[str, Any] | None
+) -> tuple[NDArray[Any], Box]:
+    """A picture resized and cropped at its centre, padded with 0 where it is smaller, and the box that it covers."""
+    height, width = pixels.shape[:2] if resized is None else _resized_shape(pixels, resized)
+    rows, columns = crop["size"] if crop is not None else (height, width)
+    (top, bottom), (left, right) = _centre(height, rows), _centre(width, columns)
+    region = (max(top, 0), min(bottom, height), max(left, 0), min(right, width))
+    if resized is None:
+        inside = pixels[region[0] : region[1], region[2] : region[3]]
+    else:
+        how: dict[str, Any] = {name: resized[name] for name in ("kernel", "antialias")}
+        inside = resize(pixels, height, width, rounded=resized["round"], region=region, **how)
+    row, column = (box[2] - box[0]) / height, (box[3] - box[1]) / width
+    covered = (box[0] + top * row, box[1] + left * column, box[0] + bottom * row, box[1] + right * column)
+    around = ((region[0] - top, bottom - region[1]), (region[2] - left, right - region[3]), (0, 0))
+    return np.pad(inside, around) if inside.shape[:2] != (rows, columns) else inside, covered
+
+
+def _resized_shape(pixels: NDArray[Any], step: Mapping[str, Any]) -> Size:
     height, width = resized_shape(pixels.shape[0], pixels.shape[1], step)
     if height * width > MOST_PIXELS:
         raise PictureError(
             f"a picture of {pixels.shape[1]}x{pixels.shape[0]} pixels is too long and thin: "
             f"with its shorter side resized to {step['size']} it would have {height * width:,} pixels"
         )
-    return resize(pixels, height, width, kernel=step["kernel"], antialias=step["antialias"], rounded=step["round"])
-
-
-def _cropped(pixels: NDArray[Any], box: Box, height: int, width: int) -> tuple[NDArray[Any], Box]:
-    """Return the centre `[height, width]`, padded with 0 where the picture is smaller, and the box it covers."""
-    top, bottom = _centre(pixels.shape[0], height)
-    left, right = _centre(pixels.shape[1], width)
-    row, column = (box[2] - box[0]) / pixels.shape[0], (box[3] - box[1]) / pixels.shape[1]
-    covered = (box[0] + top * row, box[1] + left * column, box[0] + bottom * row, box[1] + right * column)
-    inside = pixels[max(top, 0) : bottom, max(left, 0) : right]
-    above, before = max(-top, 0), max(-left, 0)
-    below, after = height - inside.shape[0] - above, width - inside.shape[1] - before
-    return np.pad(inside, ((above, below), (before, after), (0, 0))), covered
+    return height, width
 
 
 def _centre(length: int, target: int) -> tuple[int, int]:
@@ -114,21 +118,25 @@ def _centre(length: int, target: int) -> tuple[int, int]:
 
 
 def _valued(pixels: NDArray[Any], steps: list[Mapping[str, Any]]) -> NDArray[np.float32]:
-    values = pixels.astype(np.float64)
-    for step in steps:
-        if step["step"] == "scale":
-            values *= step["factor"]
-        elif step["step"] == "mean":
-            values -= step["values"]
-        elif step["step"] == "std":
-            values /= step["values"]
-    if steps and steps[-1].get("order") == "NCHW":
-        values = values.transpose(2, 0, 1)
-    return np.ascontiguousarray(values, np.float32)
+    """The numbers that the network takes, float32 [C, H, W] or [H, W, C]."""
+    height, width, channels = pixels.shape
+    planes = bool(steps) and steps[-1].get("order") == "NCHW"
+    rows = np.empty((channels, height, width) if planes else pixels.shape, np.float32)
+    for channel in range(channels):
+        values = pixels[..., channel].astype(np.float64)
+        for step in steps:
+            if step["step"] == "scale":
+                values *= step["factor"]
+            elif step["step"] == "mean":
+                values -= step["values"][channel]
+            elif step["step"] == "std":
+                values /= step["values"][channel]
+        rows[channel if planes else (..., channel)] = values
+    return rows
 
 
 def _seen(pixels: NDArray[Any], order: str) -> NDArray[np.uint8]:
-    shown = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    shown = pixels if pixels.dtype == np.uint8 else np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     if order == "GREY":
         return np.repeat(shown, 3, axis=2)
     return np.ascontiguousarray(shown[..., ::-1] if order == "BGR" else shown)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxplain.bundle import Bundle
+from onnxplain.commands import given
 from onnxplain.comparing import Comparison, compare_stream
 from onnxplain.errors import ParameterError, PictureError
 from onnxplain.explainer import Explainer
@@ -54,8 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compares the pictures; 1 if some could not be read."""
     first, second = (Explainer(path, arguments.device) for path in (arguments.first, arguments.second))
     settings = _settings((first.bundle, second.bundle), arguments.method, arguments.set)
-    target = arguments.target
-    target = None if target == "top" else int(target) if target.lstrip("-").isdecimal() else target
+    target = given.target(arguments.target)
     found: dict[str, Comparison] = {}
     bad: dict[str, str] = {}
     with output_folder(arguments.output, arguments.overwrite) as folder:

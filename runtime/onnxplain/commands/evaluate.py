@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxplain.bundle import Bundle
 from onnxplain.commands.chosen import ALL, has_no, named_methods, plain_method, runnable
+from onnxplain.commands.given import target
 from onnxplain.errors import ParameterError, PictureError, unknown
 from onnxplain.explainer import Explainer
 from onnxplain.images import read_images
@@ -120,7 +121,7 @@ def _evaluated(
         pictures,
         methods,
         metrics,
-        _target(arguments.target),
+        target(arguments.target),
         masks,
         preset=arguments.preset,
         parameters=parameters,
@@ -136,10 +137,6 @@ def _metrics(text: str) -> list[str]:
     if not found:
         raise ParameterError("--metric names no metric")
     return list(dict.fromkeys(found))
-
-
-def _target(text: str) -> Any:
-    return None if text == "top" else int(text) if text.lstrip("-").isdecimal() else text
 
 
 def _given(

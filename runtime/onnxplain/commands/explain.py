@@ -3,7 +3,7 @@
 import argparse
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from onnxplain.array_files import read_array
 from onnxplain.bundle import EXPLAINS, Bundle
-from onnxplain.commands.chosen import ALL, has_no, named_methods, plain_method, runnable
+from onnxplain.commands.chosen import ALL, named_methods, runnable
 from onnxplain.commands.effort import Efforts
+from onnxplain.commands.given import pair, target
+from onnxplain.commands.given import settings as settings_of
 from onnxplain.display.comparison import ComparisonMap, ComparisonPicture, write_comparison
 from onnxplain.display.from_results import comparison_pictures
-from onnxplain.errors import ParameterError, PictureError, unknown
+from onnxplain.errors import ParameterError, PictureError
 from onnxplain.explainer import Explainer
 from onnxplain.messages import say
 from onnxplain.output import write_bytes
 from onnxplain.output_folder import INDEX, REPORT, output_folder
-from onnxplain.parameters import from_text
 from onnxplain.pictures import find_pictures, write_png
 from onnxplain.predictions import Prediction, predictions
 from onnxplain.presets import PRESETS, split_method
@@ -101,6 +102,12 @@ def split_parameters(arguments: Sequence[str]) -> tuple[list[str], list[tuple[st
     return kept, parameters
 
 
+def _options() -> set[str]:
+    """The names of the options, without dashes."""
+    actions = _add_arguments(argparse.ArgumentParser())
+    return {option.lstrip("-") for action in actions for option in action.option_strings} - {"o"}
+
+
 def _is_option(text: str) -> bool:
     """Whether an argument is an option, not a value: it begins with a dash, and is no negative number."""
     try:
@@ -140,7 +147,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ParameterError("--top, --target and --cotangent each say what is explained; give one of them")
     explainer = Explainer(arguments.bundle, arguments.device, threads=arguments.threads, verify=not arguments.no_verify)
     methods = named_methods(arguments.method, explainer.bundle)
-    settings = _settings(explainer.bundle, methods, [*map(_pair, arguments.set), *arguments.parameters])
+    given = [*map(pair, arguments.set), *arguments.parameters]
+    settings = settings_of(explainer.bundle, methods, given, _options())
     methods = runnable(explainer.bundle, methods, settings, arguments.method == ALL)
     if arguments.score and not any(explainer.takes_score(method) for method in methods):
         raise ParameterError(f"--score is for perturbation methods, not for {', '.join(methods)}")
@@ -212,45 +220,9 @@ def _report_bad(outcome: _Outcome) -> None:
         say(error)
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ParameterError(f"--set {text}: write NAME=VALUE")
-    return name.strip().replace("-", "_"), value
-
-
-def _settings(bundle: Bundle, methods: Sequence[str], given: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
-    """The parameters of each method, from those given for all or for one; each must belong to at least one method."""
-    settings: dict[str, dict[str, Any]] = {method: {} for method in methods}
-    # What is given for one method comes last, since it holds against what is given for all.
-    for full, text in sorted(given, key=lambda pair: "." in pair[0]):
-        one, dot, name = full.rpartition(".")
-        if dot and one not in methods:
-            raise ParameterError(unknown("method of this explanation", one, methods))
-        asked = [one] if dot else methods
-        owners = [method for method in asked if name in plain_method(bundle, method).parameters]
-        if not owners:
-            raise ParameterError(_no_owner(bundle, asked, name))
-        for method in owners:
-            settings[method][name] = from_text(plain_method(bundle, method).parameters[name], text)
-    return settings
-
-
-def _no_owner(bundle: Bundle, methods: Sequence[str], name: str) -> str:
-    others = [method for method, entry in bundle.methods.items() if name in entry.parameters]
-    if others:
-        return f"{has_no(methods, name)}; {', '.join(others)} {'has' if len(others) == 1 else 'have'}"
-    actions = _add_arguments(argparse.ArgumentParser())
-    options = {option.lstrip("-") for action in actions for option in action.option_strings}
-    known = options.union(*(entry.parameters for entry in bundle.methods.values())) - {"o"}
-    return unknown(f"option or parameter of {', '.join(methods)}", name, known)
-
-
 def _targets(texts: Sequence[str] | None) -> Any:
     """One class for all pictures, a list of several, or None for the top class."""
-    chosen = [
-        None if text == "top" else int(text) if text.lstrip("-").isdecimal() else text for text in texts or ["top"]
-    ]
+    chosen = [target(text) for text in texts or ["top"]]
     return chosen if len(chosen) > 1 else chosen[0]
 
 

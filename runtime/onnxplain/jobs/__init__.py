@@ -1,7 +1,9 @@
 """Batch jobs: explaining whole data sets, with results that survive any interruption. See Job."""
 
+from onnxplain.jobs.batches import ExplainBatch
 from onnxplain.jobs.description import Output
 from onnxplain.jobs.job import Job, status, verify
 from onnxplain.jobs.limits import Limits
+from onnxplain.jobs.reading import results
 
-__all__ = ["Job", "Limits", "Output", "status", "verify"]
+__all__ = ["ExplainBatch", "Job", "Limits", "Output", "results", "status", "verify"]

@@ -1,4 +1,4 @@
-"""What identifies a job: the bundle, the methods, what is explained, the pictures, and all that a map's bytes depend on.
+"""What identifies a job: bundle, methods, what is explained, the pictures, all that a map's bytes depend on.
 
 It is the content of job.json. The same description continues a job; another one is refused, with the difference.
 """

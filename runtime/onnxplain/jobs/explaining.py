@@ -1,7 +1,7 @@
 """Explains the batches of one shard and writes it: the middle of a job, the same on one machine and on many."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from onnxplain.errors import OutputError, ParameterError
+from onnxplain.errors import OutputError, ParameterError, unknown
 from onnxplain.explainer import Explainer
 from onnxplain.jobs import shards, storage
 from onnxplain.jobs.description import FILE, Description, Output, Running, differences, read_description
@@ -18,8 +18,9 @@ from onnxplain.jobs.limits import Limits
 from onnxplain.jobs.listing import Listing
 from onnxplain.jobs.meter import Meter
 from onnxplain.jobs.pipeline import Pipeline
-from onnxplain.jobs.sources import Files, find_source
-from onnxplain.jobs.summary import FAILURES, SUMMARY, write_summary
+from onnxplain.jobs.sources import find_source
+from onnxplain.jobs.sources.files import Files
+from onnxplain.jobs.summary import SUMMARY, write_summary
 from onnxplain.planner import MOST_ROWS_ACCELERATED, parse_memory, useful_rows
 from onnxplain.presets import split_method
 from onnxplain.providers import CPU, choose, name_of
@@ -28,7 +29,7 @@ from onnxplain.targets import class_of
 from onnxplain.version import __version__
 
 MEMORY = 2 * 10**9
-"""Bytes that a lane's runs may take unless said otherwise: never what is free, on which maps' last bits would depend."""
+"""Bytes that a lane's runs may take unless said otherwise: not what is free, on which maps' last bits would depend."""
 LEAST_BATCH = 16
 ENGINES = ("local",)
 
@@ -67,7 +68,10 @@ class Job:
         threads: int | None = None,
         workers: int | None = None,
         device: str = "auto",
+        engine: str = "local",
     ) -> None:
+        if engine not in ENGINES:
+            raise ParameterError(unknown("engine", str(engine), ENGINES))
         for name, value in (("lanes", lanes), ("threads", threads), ("workers", workers)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ParameterError(f"{name}={value!r} must be a whole number of at least 1")
@@ -107,13 +111,13 @@ class Job:
         """Does what is left to do; the summary. OutputError where the folder is taken, or holds another job."""
         with storage.alone(self.out):
             source = self._begin()
-            done = self._checked(progress)
+            done = self._checked()
             meter = Meter(source.count, self._count(done), progress)
             try:
                 self._make(source, done, meter)
             finally:
                 meter.close()
-            return self._end(source)
+            return self._end()
 
     def _begin(self) -> Source:
         """Refuses what isn't this job's folder; makes sure that the folder says whose it is."""
@@ -171,9 +175,11 @@ class Job:
             if any(line.startswith("source.") for line in found):
                 found.append(listing.first_difference())
             listing.drop()
-        raise OutputError(f"{self.out} holds another job; continue that one, or choose another folder: {'; '.join(found)}")
+        raise OutputError(
+            f"{self.out} holds another job; continue that one, or choose another folder: {'; '.join(found)}"
+        )
 
-    def _checked(self, progress: bool) -> list[int]:
+    def _checked(self) -> list[int]:
         """The finished shards that are whole; one that isn't is removed, to be made again."""
         folder = self.out / shards.FOLDER
         if folder.is_dir():
@@ -233,9 +239,13 @@ class Job:
             return most
         return None if count is None else int(most * count)
 
-    def _end(self, source: Source) -> dict[str, Any]:
+    def _end(self) -> dict[str, Any]:
         numbers = shards.finished(self.out)
-        about = {"bundle": self.explainer.bundle.name, "methods": list(self._prepared.plain()), "targets": self._targets}
+        about = {
+            "bundle": self.explainer.bundle.name,
+            "methods": list(self._prepared.plain()),
+            "targets": self._targets,
+        }
         return write_summary(self.out, numbers, about, list(self._prepared.plain()))
 
 
@@ -312,7 +322,7 @@ def _methods(methods: Any) -> dict[str, Mapping[str, Any]]:
         return {methods: {}}
     if isinstance(methods, Mapping):
         return dict(methods)
-    found = {name: {} for name in methods}
+    found: dict[str, Mapping[str, Any]] = {name: {} for name in methods}
     if not found:
         raise ParameterError("no method was named")
     return found
@@ -330,6 +340,11 @@ def _rows(explainer: Explainer, methods: Mapping[str, Any], threads: int, on_cpu
 def _check_failures(most: Any) -> int | float | None:
     if most is None:
         return None
-    if isinstance(most, bool) or not isinstance(most, int | float) or most < 0 or (isinstance(most, float) and most >= 1):
+    if (
+        isinstance(most, bool)
+        or not isinstance(most, int | float)
+        or most < 0
+        or (isinstance(most, float) and most >= 1)
+    ):
         raise ParameterError(f"max_failures={most!r} must be a count, or a share below 1")
     return most

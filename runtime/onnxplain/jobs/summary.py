@@ -66,7 +66,9 @@ class _Tally:
                 self.maps.setdefault(f"{method}.{name}", _Mean()).add(line.get(f"{method}.{name}"))
 
 
-def write_summary(job: Path, numbers: Iterable[int], about: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
+def write_summary(
+    job: Path, numbers: Iterable[int], about: Mapping[str, Any], methods: Sequence[str]
+) -> dict[str, Any]:
     """Goes through the finished shards, writes both files, and returns the summary."""
     tally, failed = _Tally(methods), 0
     temporary = job / f"{storage.TEMPORARY}{FAILURES}"

@@ -22,7 +22,7 @@ def thumbnail(seen: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = _fitting(seen.shape[0], seen.shape[1])
     shrinks = height < seen.shape[0] or width < seen.shape[1]
     small = cv2.resize(seen, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST)
-    return _on_grey(small)
+    return _on_grey(small.astype(np.uint8, copy=False))
 
 
 def map_thumbnail(sizes: NDArray[Any], picture: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
@@ -34,7 +34,7 @@ def map_thumbnail(sizes: NDArray[Any], picture: NDArray[np.uint8], shape: tuple[
     if height < sizes.shape[0] and width < sizes.shape[1]:
         small = cv2.resize(exact, (width, height), interpolation=cv2.INTER_AREA)
     else:
-        small = at_size(exact[None], height, width)[0]
+        small = at_size(exact, height, width)
     low, high = float(small.min()), float(np.percentile(small, 99))
     heat = np.clip((small - low) / (high - low), 0, 1) if high > low else np.zeros_like(small)
     top, left = (SIDE - height) // 2, (SIDE - width) // 2
@@ -59,7 +59,8 @@ def sheet(thumbnails: NDArray[np.uint8]) -> bytes:
     columns = min(COLUMNS, len(thumbnails))
     whole = np.full((rows * columns, SIDE, SIDE, 3), GREY, np.uint8)
     whole[: len(thumbnails)] = thumbnails
-    pixels = whole.reshape(rows, columns, SIDE, SIDE, 3).transpose(0, 2, 1, 3, 4).reshape(rows * SIDE, columns * SIDE, 3)
+    tiles = whole.reshape(rows, columns, SIDE, SIDE, 3).transpose(0, 2, 1, 3, 4)
+    pixels = tiles.reshape(rows * SIDE, columns * SIDE, 3)
     done, data = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not done:
         raise OutputError("OpenCV could not encode a sheet of thumbnails")
