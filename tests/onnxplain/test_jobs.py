@@ -303,8 +303,8 @@ def test_the_lanes_are_kept_when_a_job_goes_on(folder, pictures, tmp_path, monke
     job(folder, pictures, tmp_path / "out", lanes=3, memory="300MB").run()
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     again = job(folder, pictures, tmp_path / "out")
-    assert again._running.lanes == 3
-    assert again._running.memory == 100_000_000
+    assert again.running.lanes == 3
+    assert again.running.memory == 100_000_000
     again.run()
 
 

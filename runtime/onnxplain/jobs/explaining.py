@@ -37,6 +37,7 @@ class Task:
 
     Runs take pictures `together` at a time; a batch is filled up to a multiple of that, so that a picture's map
     doesn't depend on how many of its neighbours could be read. `notice` hears of every batch: explained, failed.
+    `token` is part of the names of unfinished folders, where several processes work on one job.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Task:
     together: int
     explain: Explain
     notice: Callable[[int, int], None]
+    token: str = ""
 
 
 class Shard:
@@ -54,7 +56,7 @@ class Shard:
 
     def __init__(self, task: Task, number: int, first: int) -> None:
         self._task, self._number, self._first = task, number, first
-        self._folder = task.folder / shards.FOLDER / f"{storage.TEMPORARY}{number:08d}"
+        self._folder = task.folder / shards.FOLDER / f"{storage.TEMPORARY}{number:08d}{task.token}"
         storage.make_folder(self._folder.parent)
         storage.remove(self._folder)
         storage.make_folder(self._folder)
@@ -107,7 +109,11 @@ class Shard:
         if any(entry.overlays for entry in entries):
             storage.sync_folder(self._folder / shards.OVERLAYS)
         storage.sync_folder(self._folder)
-        storage.rename(self._folder, shards.shard_folder(self._task.folder, self._number))
+        finished = shards.shard_folder(self._task.folder, self._number)
+        if self._task.token and finished.is_dir():  # by a process that was thought to be dead; the bytes are the same
+            storage.remove(self._folder)
+        else:
+            storage.rename(self._folder, finished)
 
     def abandon(self) -> None:
         """Closes what is open after an error; the next run removes the folder."""

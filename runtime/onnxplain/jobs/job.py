@@ -1,10 +1,11 @@
 """A batch job: explains any number of pictures, survives interruption, and leaves a folder that other tools read."""
 
+import collections
+import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from onnxplain.version import __version__
 MEMORY = 2 * 10**9
 """Bytes that a lane's runs may take unless said otherwise: not what is free, on which maps' last bits would depend."""
 LEAST_BATCH = 16
-ENGINES = ("local",)
+LOCAL, RAY = "local", "ray"
+ENGINES = (LOCAL, RAY)
+EVERY = slice(0, None)
 
 
 class Job:
@@ -68,15 +71,16 @@ class Job:
         threads: int | None = None,
         workers: int | None = None,
         device: str = "auto",
-        engine: str = "local",
+        engine: str = LOCAL,
     ) -> None:
+        self._engine = engine
         if engine not in ENGINES:
             raise ParameterError(unknown("engine", str(engine), ENGINES))
         for name, value in (("lanes", lanes), ("threads", threads), ("workers", workers)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ParameterError(f"{name}={value!r} must be a whole number of at least 1")
         self.out = Path(out)
-        self._output, self._limits = output or Output(), limits or Limits()
+        self.output, self._limits = output or Output(), limits or Limits()
         self._most_failures = _check_failures(max_failures)
         self._workers = workers or os.cpu_count() or 1
         there = read_description(self.out)
@@ -96,7 +100,7 @@ class Job:
         rows = rows or (kept.rows if kept else 1)
         self._together = math.lcm(rows, *self._prepared.together)
         batch = self._together * math.ceil(LEAST_BATCH / self._together)
-        self._running = Running(lanes, threads, rows, a_lane, batch)
+        self.running = Running(lanes, threads, rows, a_lane, batch)
         opened = self.explainer.bundle
         if opened.free:
             raise ParameterError("this bundle explains values that are no classes; jobs explain classes")
@@ -105,7 +109,10 @@ class Job:
         classes = int(opened.scores.classes or opened.scores.shape[1])
         self._class_of = partial(class_of, classes=classes, labels=opened.scores.labels)
         self._targets = targets if targets in (TOP, TRUE) else self._class_of(targets)
-        self._source = find_source(source, labels, self._class_of, columns or {})
+        listed = isinstance(source, Listing)
+        self._source = source if listed else find_source(source, labels, self._class_of, columns or {})
+        self.lanes_here, self.on_gpu = lanes, not on_cpu
+        self._given = {"methods": by_name, "targets": targets, "score": score, "device": device}
 
     def run(self, progress: bool = False) -> dict[str, Any]:
         """Does what is left to do; the summary. OutputError where the folder is taken, or holds another job."""
@@ -118,6 +125,12 @@ class Job:
             finally:
                 meter.close()
             return self._end()
+
+    def for_actors(self) -> dict[str, Any]:
+        """What to make this job of in another process: its pictures are those that the folder lists."""
+        out = self.out.absolute()
+        here = {"bundle": self.explainer.bundle.path.absolute(), "source": Listing(out, ()), "out": out}
+        return {**here, **self._given, "output": self.output, "limits": self._limits, "workers": 1}
 
     def _begin(self) -> Source:
         """Refuses what isn't this job's folder; makes sure that the folder says whose it is."""
@@ -151,9 +164,9 @@ class Job:
             methods=self._prepared.plain(),
             targets=self._targets,
             source=dict(source.describe()),
-            output=self._output,
+            output=self.output,
             limits=self._limits,
-            running=self._running,
+            running=self.running,
             versions={"onnxplain": __version__, "onnxruntime": onnxruntime.__version__, "opencv": cv2.__version__},
         )
 
@@ -198,40 +211,47 @@ class Job:
         return sum(_pictures(self.out, number) for number in done)
 
     def _make(self, source: Source, done: Sequence[int], meter: Meter) -> None:
-        bundle = self.explainer.bundle
         limit = self._limit(source.count)
-        failed = sum(_failures(self.out, number) for number in done)
+        before = sum(_failures(self.out, number) for number in done)
 
         def notice(explained: int, lost: int) -> None:
             meter.add(explained, lost)
-            if limit is not None and failed + meter.failed > limit:
+            failed = before + meter.failed
+            if limit is not None and failed > limit:
                 raise OutputError(
-                    f"{failed + meter.failed} pictures failed, more than the {limit} of max_failures; "
+                    f"{failed} pictures failed, more than the {limit} of max_failures; "
                     f"see {shards.FAILURES} in the shards of {self.out}"
                 )
 
-        task = Task(
-            self.out,
-            list(self._prepared.plain()),
-            self._targets,
-            self._output,
-            bundle.scores.labels,
-            self._together,
-            self._prepared,
-            notice,
-        )
+        if self._engine == RAY:
+            from onnxplain.jobs.ray_engine import make_with_ray  # ray is an extra, and takes a second to load
+
+            make_with_ray(self, source, set(done), notice)
+        else:
+            self.make_shards(source, set(done), notice)
+
+    def make_shards(
+        self,
+        source: Source,
+        done: Container[int],
+        notice: Callable[[int, int], None],
+        span: slice = EVERY,
+        token: str = "",
+    ) -> None:
+        """Makes those of the shards in `span` that aren't done. `notice` hears of every batch: explained, failed.
+
+        `token` tells this process's unfinished folders from those of others that work on the same job.
+        """
+        bundle = self.explainer.bundle
+        methods = list(self._prepared.plain())
+        labels, output = bundle.scores.labels, self.output
+        task = Task(self.out, methods, self._targets, output, labels, self._together, self._prepared, notice, token)
         row = tuple(size if isinstance(size, int) else 1 for size in bundle.image.shape[1:])
+        running, dtype = self.running, bundle.image.dtype
         pipeline = Pipeline(
-            bundle.path,
-            self._limits,
-            self._workers,
-            self._running.lanes,
-            self._running.batch,
-            row,
-            bundle.image.dtype,
-            partial(Shard, task),
+            bundle.path, self._limits, self._workers, self.lanes_here, running.batch, row, dtype, partial(Shard, task)
         )
-        pipeline.run(_shards(source, set(done), self._output.shard_size))
+        pipeline.run(_shards(source, done, output.shard_size, span))
 
     def _limit(self, count: int | None) -> int | None:
         most = self._most_failures
@@ -287,16 +307,22 @@ def verify(out: str | os.PathLike[str]) -> list[str]:
     return found
 
 
-def _shards(source: Source, done: set[int], size: int) -> Iterator[tuple[int, int, Iterator[Item]]]:
-    """The shards that are to be made: number, number of the first picture, pictures."""
-    number = next(number for number in range(len(done) + 1) if number not in done)
+def _shards(source: Source, done: Container[int], size: int, span: slice) -> Iterator[tuple[int, int, Iterator[Item]]]:
+    """The shards of the span that are to be made: number, number of the first picture, pictures.
+
+    The pictures of one are to be gone through before the next is asked for.
+    """
+    number = next(number for number in itertools.count(span.start or 0) if number not in done)
     items = source.items(number * size)
-    while True:
-        group = list(islice(items, size))
-        if not group:
+    while span.stop is None or number < span.stop:
+        first = next(items, None)
+        if first is None:
             return
-        if number not in done:
-            yield number, number * size, iter(group)
+        rest = itertools.islice(items, size - 1)
+        if number in done:
+            collections.deque(rest, maxlen=0)  # passed over
+        else:
+            yield number, number * size, itertools.chain([first], rest)
         number += 1
 
 
