@@ -18,6 +18,8 @@ FILE = "job.json"
 DTYPES = ("float32", "float16")
 KINDS = ("full", "sum", "magnitude")
 FORMATS = ("npy", "parquet")
+MOST_IN_SHARD = 10_000
+"""A sheet of so many thumbnails is as large as a JPEG file may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,9 @@ class Output:
     overlays: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.shard_size, bool) or not isinstance(self.shard_size, int) or self.shard_size < 1:
-            raise ParameterError(f"shard_size={self.shard_size!r} must be a whole number of at least 1")
+        size = self.shard_size
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MOST_IN_SHARD:
+            raise ParameterError(f"shard_size={size!r} must be a whole number from 1 to {MOST_IN_SHARD}")
         for name, value, known in (
             ("dtype", self.dtype, DTYPES),
             ("kind of maps", self.maps, KINDS),

@@ -19,9 +19,10 @@ from onnxplain.jobs.limits import Limits
 from onnxplain.jobs.listing import Listing
 from onnxplain.jobs.meter import Meter
 from onnxplain.jobs.pipeline import Pipeline
+from onnxplain.jobs.report import write_report
 from onnxplain.jobs.sources import find_source
 from onnxplain.jobs.sources.files import Files
-from onnxplain.jobs.summary import SUMMARY, write_summary
+from onnxplain.jobs.summary import SUMMARY, summarized
 from onnxplain.planner import MOST_ROWS_ACCELERATED, parse_memory, useful_rows
 from onnxplain.presets import split_method
 from onnxplain.providers import CPU, choose, name_of
@@ -260,13 +261,14 @@ class Job:
         return None if count is None else int(most * count)
 
     def _end(self) -> dict[str, Any]:
-        numbers = shards.finished(self.out)
-        about = {
-            "bundle": self.explainer.bundle.name,
-            "methods": list(self._prepared.plain()),
-            "targets": self._targets,
-        }
-        return write_summary(self.out, numbers, about, list(self._prepared.plain()))
+        """Writes what is of all shards together; the summary last, since it says that all is there."""
+        storage.remove(self.out / SUMMARY)
+        numbers, methods = shards.finished(self.out), list(self._prepared.plain())
+        about = {"bundle": self.explainer.bundle.name, "methods": methods, "targets": self._targets}
+        summary = summarized(self.out, numbers, about, methods)
+        write_report(self.out, numbers, summary)
+        storage.write_json(self.out / SUMMARY, summary)
+        return summary
 
 
 def status(out: str | os.PathLike[str]) -> dict[str, Any]:

@@ -6,12 +6,11 @@ shards at a time. What a node that dies had finished is there; Ray gives the res
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from onnxplain.errors import OutputError, ParameterError
+from onnxplain.errors import OnnxplainError, OutputError, ParameterError
 from onnxplain.jobs import shards
 from onnxplain.jobs.items import Source
 from onnxplain.jobs.listing import Listing
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
     from onnxplain.jobs.job import Job
 
 SPANS_PER_ACTOR = 8
-"""More make up better for nodes of different speed, and each costs a start of the decoding processes."""
+"""More even out nodes of different speed, and each costs a start of the decoding processes."""
+MOST_DEATHS = 3
+"""How many actors one span of shards may cost before the job ends."""
 
 
 class ShardActor:
@@ -33,53 +34,85 @@ class ShardActor:
         self._job.lanes_here = 1
         self._token = f"-{uuid.uuid4().hex[:12]}"
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Makes the shards of the batch's spans that aren't there; how many pictures were explained, and failed."""
-        explained = failed = 0
+    def make(self, start: int, stop: int) -> tuple[int, int]:
+        """Makes those of the shards that aren't there; how many pictures were explained, and failed."""
+        counts = [0, 0]
 
-        def notice(more: int, lost: int) -> None:
-            nonlocal explained, failed
-            explained, failed = explained + more, failed + lost
+        def notice(explained: int, failed: int) -> None:
+            counts[0] += explained
+            counts[1] += failed
 
-        for start, stop in zip(batch["start"].tolist(), batch["stop"].tolist(), strict=True):
-            there = set(shards.finished(self._job.out))
-            if not set(range(start, stop)) <= there:
-                source = Listing(self._job.out, ())
-                self._job.make_shards(source, there, notice, slice(start, stop), self._token)
-        return {"explained": np.array([explained]), "failed": np.array([failed])}
+        there = set(shards.finished(self._job.out))
+        if not set(range(start, stop)) <= there:
+            self._job.make_shards(Listing(self._job.out, ()), there, notice, slice(start, stop), self._token)
+        return counts[0], counts[1]
 
 
 def make_with_ray(job: "Job", source: Source, done: Container[int], notice: Callable[[int, int], None]) -> None:
     """Makes the shards that aren't done, on the cluster that Ray is connected to, or on one of this machine."""
-    try:
-        import ray
-    except ImportError as error:
-        raise OutputError('the engine ray needs Ray: pip install "onnxplain[ray]"') from error
     if not isinstance(source, Listing):
         raise ParameterError(
             "the engine ray takes pictures in files; use ExplainBatch with Ray's own readers for others"
         )
-    actors = job.running.lanes
+    try:
+        import ray
+    except ImportError as error:
+        raise OutputError('the engine ray needs Ray: pip install "onnxplain[ray]"') from error
     count = -(-source.count // job.output.shard_size)
     left = [number for number in range(count) if number not in done]
-    if not left:
+    actors = min(job.running.lanes, len(left))
+    if not actors:
         return
-    spans = _spans(left, max(1, -(-len(left) // (actors * SPANS_PER_ACTOR))))
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     if not ray.is_initialized():
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         ray.init(log_to_driver=False, include_dashboard=False)
-    on_gpu = job.on_gpu
-    made = ray.data.from_items([{"start": start, "stop": stop} for start, stop in spans]).repartition(len(spans))
-    made = made.map_batches(
-        ShardActor,
-        batch_size=1,
-        fn_constructor_args=(job.for_actors(),),
-        concurrency=actors,
-        num_cpus=0 if on_gpu else job.running.threads,
-        num_gpus=1 if on_gpu else 0,
-    )
-    for row in made.iter_rows():
-        notice(int(row["explained"]), int(row["failed"]))
+    one = {"num_gpus": 1, "num_cpus": 0} if job.on_gpu else {"num_cpus": job.running.threads}
+    arguments = ray.put(job.for_actors())
+    crew = _Crew(lambda: ray.remote(ShardActor).options(**one).remote(arguments))
+    crew.work(_spans(left, max(1, len(left) // (actors * SPANS_PER_ACTOR))), actors, notice)
+
+
+class _Crew:
+    """Actors with one span each; one that dies is replaced, and its span begun again where it stopped."""
+
+    def __init__(self, hire: Callable[[], Any]) -> None:
+        self._hire = hire
+        self._busy: dict[Any, tuple[Any, tuple[int, int]]] = {}
+        self._deaths: Counter[tuple[int, int]] = Counter()
+
+    def work(self, spans: list[tuple[int, int]], actors: int, notice: Callable[[int, int], None]) -> None:
+        """Gives out all spans; raises what an actor raised."""
+        import ray
+
+        waiting = spans[::-1]
+        for _ in range(min(actors, len(spans))):
+            self._give(self._hire(), waiting.pop())
+        try:
+            while self._busy:
+                (done,), _ = ray.wait(list(self._busy), num_returns=1)
+                actor, span = self._busy.pop(done)
+                try:
+                    notice(*ray.get(done))
+                except ray.exceptions.RayActorError as error:
+                    actor = self._replaced(span, error)
+                    waiting.append(span)
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause if isinstance(error.cause, OnnxplainError) else error from None
+                if waiting:
+                    self._give(actor, waiting.pop())
+        finally:
+            for actor, _ in self._busy.values():
+                ray.kill(actor)
+
+    def _give(self, actor: Any, span: tuple[int, int]) -> None:
+        self._busy[actor.make.remote(*span)] = (actor, span)
+
+    def _replaced(self, span: tuple[int, int], error: Exception) -> Any:
+        self._deaths[span] += 1
+        if self._deaths[span] == MOST_DEATHS:
+            last = span[1] - 1
+            raise OutputError(f"{MOST_DEATHS} actors died over shards {span[0]} to {last}: {error}") from error
+        return self._hire()
 
 
 def _spans(numbers: list[int], most: int) -> list[tuple[int, int]]:

@@ -66,10 +66,8 @@ class _Tally:
                 self.maps.setdefault(f"{method}.{name}", _Mean()).add(line.get(f"{method}.{name}"))
 
 
-def write_summary(
-    job: Path, numbers: Iterable[int], about: Mapping[str, Any], methods: Sequence[str]
-) -> dict[str, Any]:
-    """Goes through the finished shards, writes both files, and returns the summary."""
+def summarized(job: Path, numbers: Iterable[int], about: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
+    """Goes through the finished shards, writes the list of all failures, and returns the summary."""
     tally, failed = _Tally(methods), 0
     temporary = job / f"{storage.TEMPORARY}{FAILURES}"
     with storage.Growing(temporary) as file:
@@ -83,7 +81,7 @@ def write_summary(
             at, failed = at + len(data), failed + data.count(b"\n")
         file.sync()
     storage.rename(temporary, job / FAILURES)
-    summary = {
+    return {
         **about,
         "pictures": tally.explained + failed,
         "explained": tally.explained,
@@ -97,5 +95,3 @@ def write_summary(
             for name, each in sorted(tally.classes.items())
         },
     }
-    storage.write_json(job / SUMMARY, summary)
-    return summary

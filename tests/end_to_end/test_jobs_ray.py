@@ -1,0 +1,163 @@
+"""Jobs and batches on a real Ray of two workers on this machine."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from onnxplain import Explainer, OutputError
+from onnxplain.jobs import ExplainBatch, Job, Output
+from toy_bundle import write_toy_bundle
+
+ray = pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
+pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra [parquet])")
+COUNT, SIZE = 240, 20
+
+# Ray's own modules use what is deprecated in newer Pythons, and leave sockets to the end of the process.
+QUIET = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    *(pytest.mark.filterwarnings(f"ignore::{kind}") for kind in QUIET),
+    pytest.mark.usefixtures("cluster"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Ray, started here and ended here; its actors find the packages where this process does."""
+    paths = [Path(__file__).parents[2] / name for name in ("runtime", "export")]
+    before = os.environ.copy()
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, paths), before.get("PYTHONPATH", "")])
+    place = f"/tmp/ray-{os.getpid()}"  # sockets need a short path
+    memory = 200 * 2**20
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=memory, _temp_dir=place)
+    yield ray
+    ray.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_toy_bundle(tmp_path_factory.mktemp("toy") / "toy.explain")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    drawn = np.random.default_rng(5)
+    for number in range(COUNT):
+        cv2.imwrite(str(folder / f"{number:04d}.png"), drawn.integers(0, 256, (200, 200, 3), np.uint8))
+    (folder / "0100.png").write_bytes(b"nothing")
+    return folder
+
+
+def job(folder, pictures, out, **options):
+    return Job(folder, pictures, out, "smoothgrad", output=Output(shard_size=SIZE), lanes=2, device="cpu", **options)
+
+
+def tree(out):
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def actors():
+    """The processes of Ray's actors that make shards."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdecimal() and b"ray::ShardActor" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_shards_of_two_actors_one_of_which_is_killed_are_those_of_one_machine(folder, pictures, tmp_path):
+    assert job(folder, pictures, tmp_path / "alone").run()["failed"] == 1
+    killed = []
+
+    def kill():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not killed:
+            made = list((tmp_path / "ray/shards").glob("0*"))
+            if made and (there := actors()):
+                os.kill(there[0], signal.SIGKILL)
+                killed.append(there[0])
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    summary = job(folder, pictures, tmp_path / "ray", engine="ray").run()
+    thread.join()
+    assert killed
+    assert (summary["explained"], summary["failed"]) == (COUNT - 1, 1)
+    whole = tree(tmp_path / "alone")
+    assert {name for name in tree(tmp_path / "ray") if "/.part-" not in name} == set(whole)
+    assert tree(tmp_path / "ray") == whole
+
+
+def test_an_error_in_an_actor_is_that_of_the_job(folder, pictures, tmp_path):
+    with pytest.raises(OutputError, match="max_failures"):
+        job(folder, pictures, tmp_path / "out", engine="ray", max_failures=0).run()
+
+
+def test_ray_data_maps_batches(folder, pictures):
+    files = sorted(pictures.glob("*.png"))[:12]
+    drawn = [cv2.imread(str(file))[..., ::-1] for file in files]
+    data = ray.data.from_items([{"image": picture, "number": number} for number, picture in enumerate(drawn)])
+    made = data.map_batches(
+        ExplainBatch, fn_constructor_args=(str(folder),), batch_size=5, concurrency=1, num_cpus=1
+    ).take_all()
+    made.sort(key=lambda row: row["number"])
+    expected = Explainer(folder, device="cpu").explain(drawn)
+    np.testing.assert_allclose(np.stack([row["attribution"] for row in made]), expected.attribution, atol=2e-6)
+    assert [row["target"] for row in made] == expected.targets.tolist()
+
+
+def test_rays_own_checkpoints_continue_a_pipeline(folder, tmp_path):
+    import pyarrow.parquet
+    from ray.data import DataContext
+    from ray.data.checkpoint import CheckpointConfig
+
+    drawn = np.random.default_rng(2).integers(0, 256, (30, 12, 12, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    for part in range(6):  # a file each, so that some parts are written before one fails
+        numbers = range(5 * part, 5 * part + 5)
+        encoded = [cv2.imencode(".png", drawn[number])[1].tobytes() for number in numbers]
+        table = pyarrow.table({"id": list(numbers), "image": encoded})
+        pyarrow.parquet.write_table(table, tmp_path / f"in/{part}.parquet")
+    mended = tmp_path / "mended"
+
+    def fails_at_first(batch):
+        if not mended.exists() and (batch["id"] >= 20).any():
+            time.sleep(3)  # until the others are written
+            raise RuntimeError("a node is gone")
+        return batch
+
+    context = DataContext.get_current()
+    before = context.checkpoint_config
+    context.checkpoint_config = CheckpointConfig(
+        id_column="id", checkpoint_path=str(tmp_path / "checkpoint"), delete_checkpoint_on_success=False
+    )
+
+    def pipeline():
+        data = ray.data.read_parquet(str(tmp_path / "in"), override_num_blocks=6)
+        options = {"fn_constructor_args": (str(folder),), "batch_size": 5, "concurrency": 1, "num_cpus": 1}
+        data.map_batches(ExplainBatch, **options).map_batches(fails_at_first).write_parquet(str(tmp_path / "out"))
+
+    try:
+        with pytest.raises(Exception, match="a node is gone"):
+            pipeline()
+        first = len(ray.data.read_parquet(str(tmp_path / "out")).take_all())
+        mended.touch()
+        pipeline()
+    finally:
+        context.checkpoint_config = before
+    rows = ray.data.read_parquet(str(tmp_path / "out")).take_all()
+    assert 0 < first < 30
+    assert sorted(row["id"] for row in rows) == list(range(30))  # each once
