@@ -15,7 +15,6 @@ from onnxplain.jobs import ExplainBatch, Job, Output
 from toy_bundle import write_toy_bundle
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
-pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra [parquet])")
 COUNT, SIZE = 240, 20
 
 # Ray's own modules use what is deprecated in newer Pythons, and leave sockets to the end of the process.
@@ -117,47 +116,3 @@ def test_ray_data_maps_batches(folder, pictures):
     expected = Explainer(folder, device="cpu").explain(drawn)
     np.testing.assert_allclose(np.stack([row["attribution"] for row in made]), expected.attribution, atol=2e-6)
     assert [row["target"] for row in made] == expected.targets.tolist()
-
-
-def test_rays_own_checkpoints_continue_a_pipeline(folder, tmp_path):
-    import pyarrow.parquet
-    from ray.data import DataContext
-    from ray.data.checkpoint import CheckpointConfig
-
-    drawn = np.random.default_rng(2).integers(0, 256, (30, 12, 12, 3), np.uint8)
-    (tmp_path / "in").mkdir()
-    for part in range(6):  # a file each, so that some parts are written before one fails
-        numbers = range(5 * part, 5 * part + 5)
-        encoded = [cv2.imencode(".png", drawn[number])[1].tobytes() for number in numbers]
-        table = pyarrow.table({"id": list(numbers), "image": encoded})
-        pyarrow.parquet.write_table(table, tmp_path / f"in/{part}.parquet")
-    mended = tmp_path / "mended"
-
-    def fails_at_first(batch):
-        if not mended.exists() and (batch["id"] >= 20).any():
-            time.sleep(3)  # until the others are written
-            raise RuntimeError("a node is gone")
-        return batch
-
-    context = DataContext.get_current()
-    before = context.checkpoint_config
-    context.checkpoint_config = CheckpointConfig(
-        id_column="id", checkpoint_path=str(tmp_path / "checkpoint"), delete_checkpoint_on_success=False
-    )
-
-    def pipeline():
-        data = ray.data.read_parquet(str(tmp_path / "in"), override_num_blocks=6)
-        options = {"fn_constructor_args": (str(folder),), "batch_size": 5, "concurrency": 1, "num_cpus": 1}
-        data.map_batches(ExplainBatch, **options).map_batches(fails_at_first).write_parquet(str(tmp_path / "out"))
-
-    try:
-        with pytest.raises(Exception, match="a node is gone"):
-            pipeline()
-        first = len(ray.data.read_parquet(str(tmp_path / "out")).take_all())
-        mended.touch()
-        pipeline()
-    finally:
-        context.checkpoint_config = before
-    rows = ray.data.read_parquet(str(tmp_path / "out")).take_all()
-    assert 0 < first < 30
-    assert sorted(row["id"] for row in rows) == list(range(30))  # each once
