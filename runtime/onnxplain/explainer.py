@@ -201,7 +201,16 @@ class Explainer:
         `memory` is as for explain, and `score` holds for the methods that take one.
         """
         requests = [
-            self._request(method, memory, score if score is not None and self.takes_score(method) else None, given, None, None, None, None)
+            self._request(
+                method,
+                memory,
+                score if score is not None and self.takes_score(method) else None,
+                given,
+                None,
+                None,
+                None,
+                None,
+            )
             for method, given in methods.items()
         ]
         return Prepared(requests, [self._images_per_run(request) for request in requests], self._explain_by)

@@ -79,7 +79,7 @@ def test_the_folder_has_the_shards_that_its_pages_speak_of(folder, pictures, tmp
     assert verify(out) == []
 
 
-def test_true_classes_and_what_is_right(folder, explainer, pictures, tmp_path):
+def test_true_classes_and_what_is_right(folder, pictures, tmp_path):
     summary = job(folder, pictures, tmp_path / "out", targets="true", labels="folders").run()
     lines = [line for line, _ in results(tmp_path / "out")]
     assert [line["target_label"] for line in lines] == [line["true_label"] for line in lines]

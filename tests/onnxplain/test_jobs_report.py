@@ -14,7 +14,7 @@ from onnxplain.jobs.description import FILE, Description, Output, Running
 from onnxplain.jobs.limits import Limits
 from onnxplain.jobs.shards import Entry
 from onnxplain.jobs.statistics import NAMES
-from onnxplain.jobs.summary import write_summary
+from onnxplain.jobs.summary import summarized
 from onnxplain.jobs.thumbnails import SIDE, sheet
 from onnxplain.targets import name_of
 
@@ -58,7 +58,7 @@ def write_job(folder, count, methods=METHODS, size=500, labels=LABELS, known=Tru
         if other.get("parquet"):
             maps = {name: {"shape": [3, 8, 8], "dtype": "float32"} for name in methods}
             files["maps.parquet"] = b"parquet"
-        storage.write_json(path / shards.MANIFEST, shards.manifest(number, here.start, entries, maps, files))
+        storage.write_json(path / shards.MANIFEST, shards.manifest(number, here.start, entries, maps, files, {}))
     return folder
 
 
@@ -106,7 +106,7 @@ def _sheet(count, kind):
 def write(folder):
     numbers = shards.finished(folder)
     methods = list(json.loads((folder / FILE).read_text(encoding="utf-8"))["methods"])
-    report.write_report(folder, numbers, write_summary(folder, numbers, {}, methods))
+    report.write_report(folder, numbers, summarized(folder, numbers, {}, methods))
     return (folder / report.REPORT).read_text(encoding="utf-8")
 
 

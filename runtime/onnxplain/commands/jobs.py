@@ -49,7 +49,11 @@ def _add_arguments(add: Any) -> None:
     add("-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write, or to go on with")
     add("--method", default="gradient", metavar="A,B", help="one or more methods of the bundle, or all")
     add("--targets", default="top", metavar="CLASS", help="top (default), true, or a class name or number for all")
-    add("--labels", metavar="HOW", help="true classes: folders (the name of a picture's folder), or a CSV file")
+    add(
+        "--labels",
+        metavar="HOW",
+        help="true classes: folders (the names of the pictures' folders), none, or a CSV file",
+    )
     for column in COLUMNS:
         add(f"--{column}-column", metavar="NAME", help=f"of a Parquet file: where the {column} is")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter; METHOD.NAME=VALUE of one method")

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from onnxplain.answers import OverflowsError
 from onnxplain.errors import PictureError
 from onnxplain.images import Image
-from onnxplain.jobs import shards, storage
+from onnxplain.jobs import parquet, shards, storage
 from onnxplain.jobs.decoding import Decoded
 from onnxplain.jobs.description import Output
 from onnxplain.jobs.pipeline import Batch
 from onnxplain.jobs.shards import Entry, MapFile
-from onnxplain.jobs.statistics import planes, statistics
-from onnxplain.jobs.thumbnails import SIDE, map_thumbnail, plain_thumbnail, sheet, thumbnail
+from onnxplain.jobs.statistics import Planes, planes, statistics
+from onnxplain.jobs.thumbnails import GREY, SIDE, map_thumbnail, plain_thumbnail, sheet, thumbnail
 from onnxplain.pictures import png_bytes
 from onnxplain.result import Result
 from onnxplain.targets import name_of
@@ -83,28 +83,13 @@ class Shard:
     def finish(self) -> None:
         """Writes the rest and gives the folder its name."""
         entries = [self._entries[place] for place in sorted(self._entries)]
-        for method, file in self._files.items():
-            about = self._about[method]
-            nothing = np.full((1, *about["shape"]), np.nan, about["dtype"])
-            for place, entry in enumerate(entries):
-                if entry.failed:
-                    file.put(place, nothing)
-            file.finish(len(entries))
-        files = {
-            shards.INDEX: shards.jsonl([entry.line for entry in entries if not entry.failed]),
-            shards.FAILURES: shards.jsonl([entry.line for entry in entries if entry.failed]),
-        }
-        if self._task.output.thumbnails:
-            for name, small in self._small.items():
-                blank = np.full((SIDE, SIDE, 3), 128, np.uint8)
-                files[name] = sheet(np.stack([small.get(place, blank) for place in range(len(entries))]))
-        for entry in entries:
-            files |= entry.overlays or {}
+        written = self._finish_maps(entries)
+        files = self._small_files(entries)
         if any(entry.overlays for entry in entries):
             storage.make_folder(self._folder / shards.OVERLAYS)
         for name, data in files.items():
             storage.write_new(self._folder / name, data)
-        manifest = shards.manifest(self._number, self._first, entries, self._about, files)
+        manifest = shards.manifest(self._number, self._first, entries, self._about, files, written)
         storage.write_new(self._folder / shards.MANIFEST, storage.json_bytes(manifest))
         if any(entry.overlays for entry in entries):
             storage.sync_folder(self._folder / shards.OVERLAYS)
@@ -115,6 +100,37 @@ class Shard:
         else:
             storage.rename(self._folder, finished)
 
+    def _small_files(self, entries: Sequence[Entry]) -> dict[str, bytes]:
+        """What is in the folder beside the maps and the manifest, by name."""
+        files = {
+            shards.INDEX: shards.jsonl([entry.line for entry in entries if not entry.failed]),
+            shards.FAILURES: shards.jsonl([entry.line for entry in entries if entry.failed]),
+        }
+        blank = np.full((SIDE, SIDE, 3), GREY, np.uint8)
+        for name, small in self._small.items():
+            files[name] = sheet(np.stack([small.get(place, blank) for place in range(len(entries))]))
+        for entry in entries:
+            files |= entry.overlays or {}
+        return files
+
+    def _finish_maps(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+        """Puts the maps on the disk as they are to stay; what is known of files that are checked as a whole."""
+        if self._task.output.format == "parquet":
+            for file in self._files.values():
+                file.close()
+            explained = [entry.line for entry in entries if not entry.failed]
+            written = {parquet.FILE: parquet.write_maps(self._folder, explained, self._about)} if explained else {}
+            self._about = {name: {**about, "file": parquet.FILE} for name, about in self._about.items()}
+            return written
+        for method, file in self._files.items():
+            about = self._about[method]
+            nothing = np.full((1, *about["shape"]), np.nan, about["dtype"])
+            for place, entry in enumerate(entries):
+                if entry.failed:
+                    file.put(place, nothing)
+            file.finish(len(entries))
+        return {}
+
     def abandon(self) -> None:
         """Closes what is open after an error; the next run removes the folder."""
         for file in self._files.values():
@@ -122,6 +138,8 @@ class Shard:
 
     def sync(self) -> None:
         """Puts on the disk what was written so far, so that little is left for the end."""
+        if self._task.output.format == "parquet":
+            return  # these files won't stay
         for file in list(self._files.values()):
             file.sync()
 
@@ -171,8 +189,10 @@ class Shard:
         pictures: dict[int, NDArray[np.uint8]] = {}
         for method, result in zip(self._task.methods, results, strict=True):
             for row, place in enumerate(places):
-                said[row] |= self._kept(method, result, row, batch.place + place)
-                self._shrunk(method, result, row, batch.place + place, pictures)
+                both = planes(result.attribution[row], result.layout)
+                said[row] |= self._kept(method, result, row, batch.place + place, both)
+                if self._task.output.thumbnails and both is not None:
+                    self._shrunk(method, result.images[row].seen, both[1], row, batch.place + place, pictures)
                 if self._task.output.overlays and result.images[row].seen is not None and result.has_pictures:
                     name = f"{shards.OVERLAYS}/{batch.first + place:08d}.{method}.png"
                     overlays[row][name] = png_bytes(result[row].overlay()[0])
@@ -200,18 +220,16 @@ class Shard:
             "right": None if item.label is None else best == item.label,
         }
 
-    def _kept(self, method: str, result: Result, row: int, place: int) -> dict[str, Any]:
+    def _kept(self, method: str, result: Result, row: int, place: int, both: Planes | None) -> dict[str, Any]:
         """Writes one map; what the index says of it."""
         whole = result.attribution[row]
-        both = planes(whole, result.layout)
         kind = self._task.output.maps if both is not None else "full"
         kept = whole if kind == "full" or both is None else both[kind == "magnitude"]
         noted: dict[str, Any] = {"steps": int(result.steps[row])} if len(result.steps) else {}
         if self._task.output.dtype == "float16":
             kept, scale = halved(kept)
             noted["scale"] = scale
-        if self._task.output.format == "npy":
-            self._file(method, kept).put(place, kept[None])
+        self._file(method, kept).put(place, kept[None])
         noted["sha256"] = shards.digest(np.ascontiguousarray(kept))
         if both is not None:
             noted |= statistics(*both)
@@ -226,20 +244,22 @@ class Shard:
             return self._files[method]
 
     def _shrunk(
-        self, method: str, result: Result, row: int, place: int, pictures: dict[int, NDArray[np.uint8]]
+        self,
+        method: str,
+        seen: NDArray[np.uint8] | None,
+        sizes: NDArray[Any],
+        row: int,
+        place: int,
+        pictures: dict[int, NDArray[np.uint8]],
     ) -> None:
-        """Keeps the thumbnails of a picture and its map."""
-        both = planes(result.attribution[row], result.layout)
-        if not self._task.output.thumbnails or both is None:
-            return
-        seen = result.images[row].seen
+        """Keeps the thumbnails of a picture and of a map, |a| summed over the channels."""
         if seen is None:
-            drawn = plain_thumbnail(both[1])
+            drawn = plain_thumbnail(sizes)
         else:
             if row not in pictures:
                 pictures[row] = thumbnail(seen)
                 self._small.setdefault(shards.THUMBNAILS, {})[place] = pictures[row]
-            drawn = map_thumbnail(both[1], pictures[row], (seen.shape[0], seen.shape[1]))
+            drawn = map_thumbnail(sizes, pictures[row], (seen.shape[0], seen.shape[1]))
         self._small.setdefault(f"thumbnails.{method}.jpg", {})[place] = drawn
 
 

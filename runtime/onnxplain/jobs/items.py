@@ -39,10 +39,13 @@ class Source(Protocol):
         """The number of pictures, None where it isn't known before the end."""
 
     def describe(self) -> Mapping[str, Any]:
-        """What the source is, as plain data; an equal description means the same pictures in the same order."""
+        """What the source is, as plain data; an equal description means the same pictures in the same order.
+
+        Of what Python makes, that can be known only in part: see sources.iterables.InMemory.
+        """
 
     def items(self, first: int = 0) -> Iterator[Item]:
-        """The pictures, from that number on."""
+        """The pictures, from that number on; an error rather than others than those that were there before."""
 
 
 def as_array(value: Any) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from onnxplain.errors import OutputError, ParameterError, unknown
 from onnxplain.explainer import Explainer
-from onnxplain.jobs import shards, storage
+from onnxplain.jobs import parquet, shards, storage
 from onnxplain.jobs.description import FILE, Description, Output, Running, differences, read_description
 from onnxplain.jobs.explaining import TOP, TRUE, Shard, Task
 from onnxplain.jobs.items import Item, Source
@@ -20,8 +20,7 @@ from onnxplain.jobs.listing import Listing
 from onnxplain.jobs.meter import Meter
 from onnxplain.jobs.pipeline import Pipeline
 from onnxplain.jobs.report import write_report
-from onnxplain.jobs.sources import find_source
-from onnxplain.jobs.sources.files import Files
+from onnxplain.jobs.sources import Files, Finished, InMemory, find_source
 from onnxplain.jobs.summary import SUMMARY, summarized
 from onnxplain.planner import MOST_ROWS_ACCELERATED, parse_memory, useful_rows
 from onnxplain.presets import split_method
@@ -41,8 +40,10 @@ EVERY = slice(0, None)
 class Job:
     """Explains all pictures of a source by some methods of a bundle, and writes maps and index into a folder.
 
-    `source`: paths of folders (with all below them), patterns, lists of files (.txt), or any iterable of pictures or
-    mappings; `labels` and `columns` say where true classes and names are (see onnxplain.jobs.sources). `methods` are
+    `source`: paths of folders (with all below them), patterns, lists of files (.txt), WebDataset archives (.tar) or
+    Parquet files, or any iterable of pictures or mappings. `labels` says where true classes are: "folders", "none", a
+    CSV file or a mapping of names; archives and tables have their own. `columns` names the columns of tables and
+    the keys of mappings: image, label, name (see onnxplain.jobs.sources). `methods` are
     names, or a mapping of names to parameters. `targets` is "top" (each picture's top class), "true" (its true one), or
     a class number or name for all. `memory` bounds what the runs add to the process, divided among the lanes.
     `max_failures`, a count or a share below 1, ends the job with an error once more pictures failed. Everything else is
@@ -82,6 +83,8 @@ class Job:
                 raise ParameterError(f"{name}={value!r} must be a whole number of at least 1")
         self.out = Path(out)
         self.output, self._limits = output or Output(), limits or Limits()
+        if self.output.format == "parquet":
+            parquet.version()  # where pyarrow is missing, that is to be known before the first picture
         self._most_failures = _check_failures(max_failures)
         self._workers = workers or os.cpu_count() or 1
         there = read_description(self.out)
@@ -120,6 +123,8 @@ class Job:
         with storage.alone(self.out):
             source = self._begin()
             done = self._checked()
+            if isinstance(source, InMemory):
+                source.recall(Finished(self.out, done, self.output.shard_size))
             meter = Meter(source.count, self._count(done), progress)
             try:
                 self._make(source, done, meter)
@@ -168,7 +173,12 @@ class Job:
             output=self.output,
             limits=self._limits,
             running=self.running,
-            versions={"onnxplain": __version__, "onnxruntime": onnxruntime.__version__, "opencv": cv2.__version__},
+            versions={
+                "onnxplain": __version__,
+                "onnxruntime": onnxruntime.__version__,
+                "opencv": cv2.__version__,
+                **({"pyarrow": parquet.version()} if self.output.format == "parquet" else {}),
+            },
         )
 
     def _refuse_foreign(self) -> None:
@@ -183,7 +193,7 @@ class Job:
         found = differences(there, wanted)
         if not found:
             if listing is not None:
-                listing.drop()
+                listing.keep()  # the same, and whole: the one that is there may have been altered
             return
         if listing is not None:
             if any(line.startswith("source.") for line in found):

@@ -32,15 +32,15 @@ class Listing:
         digest, names = hashlib.sha256(), array("Q")
         temporary = self._temporary
         with storage.Growing(temporary) as file:
-            at, lines = 0, b""
+            at, lines = 0, bytearray()
             for item in self._pictures:
                 line = _line(item)
                 digest.update(line)
-                names.append(int.from_bytes(hashlib.blake2b(item.name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big"))
+                names.append(_hash(item.name))
                 lines += line
                 if len(lines) > 1 << 20:
                     file.write(lines, at)
-                    at, lines = at + len(lines), b""
+                    at, lines = at + len(lines), bytearray()
             file.write(lines, at)
             file.sync()
         if not names:
@@ -68,6 +68,8 @@ class Listing:
 
     def first_difference(self) -> str:
         """Where the list that was there and the new one part."""
+        if not self._file.exists():
+            return f"{self._file} is gone"
         with open(self._file, "rb") as old, open(self._temporary, "rb") as new:
             for number, (there, now) in enumerate(zip_longest(old, new)):
                 if there != now:
@@ -80,16 +82,20 @@ class Listing:
 
     def _refuse_twice(self, names: "array[int]") -> None:
         order = np.sort(np.frombuffer(names, np.uint64))
-        if not (order[1:] == order[:-1]).any():
-            return
+        twice = set(order[1:][order[1:] == order[:-1]].tolist())
         seen: dict[str, int] = {}
         with open(self._temporary, "rb") as lines:
-            for number, line in enumerate(lines):
+            for number, line in enumerate(lines if twice else ()):
                 name = json.loads(line)["name"]
-                if name in seen:
+                if _hash(name) in twice and seen.setdefault(name, number) != number:
                     self.drop()
-                    raise ParameterError(f"{name} is named twice, as picture {seen[name]} and {number}")
-                seen[name] = number
+                    raise ParameterError(f"{name} is named twice, as picture {seen[name]} and as picture {number}")
+
+
+def _hash(name: str) -> int:
+    """64 bits, so that the names needn't be kept."""
+    data = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(data, "big")
 
 
 def _line(item: Item) -> bytes:
@@ -100,6 +106,8 @@ def _line(item: Item) -> bytes:
         if str(item.content) != item.name:
             entry["path"] = str(item.content)
         entry["size"] = _size(item.content)
+    elif isinstance(item.content, str):
+        entry["error"] = item.content
     if item.label is not None:
         entry["label"] = item.label
     # Names that are no valid text keep their bytes as lone surrogates, escaped.
@@ -114,6 +122,8 @@ def _size(path: Path) -> int | None:
 
 
 def _item(entry: dict[str, Any]) -> Item:
+    if "error" in entry:
+        return Item(entry["name"], entry["error"], entry.get("label"))
     if "in" in entry:
         return Item(entry["name"], Part(Path(entry["in"]), entry["offset"], entry["size"]), entry.get("label"))
     return Item(entry["name"], Path(entry.get("path", entry["name"])), entry.get("label"))

@@ -1,13 +1,14 @@
 """A shard of a job: a folder with the maps of some hundred pictures, there whole or not at all, and how to check it.
 
-    shards/00000003/
-        index.jsonl         a line for each picture that was explained: what it is, what the network says, its maps'
-                            rows, checksums and statistics
-        failures.jsonl      a line for each that couldn't be
-        METHOD.npy          the maps; row i is picture `first` + i, all NaN for one that failed
-        thumbnails.jpg      the pictures, small; thumbnails.METHOD.jpg their maps
-        overlays/           a PNG file for each picture and method, where asked for
-        shard.json          what is in the folder, with the files' checksums
+shards/00000003/
+    index.jsonl         a line for each picture that was explained: what it is, what the network says, its maps'
+                        rows, checksums and statistics
+    failures.jsonl      a line for each that couldn't be
+    METHOD.npy          the maps; row i is picture `first` + i, all NaN for one that failed
+    maps.parquet        in their place, where Parquet was asked for: a row for each picture that was explained
+    thumbnails.jpg      the pictures, small; thumbnails.METHOD.jpg their maps
+    overlays/           a PNG file for each picture and method, where asked for
+    shard.json          what is in the folder, with the files' checksums
 """
 
 import hashlib
@@ -103,17 +104,23 @@ class MapFile:
         """Writes the head and waits for the disk."""
         self._file.write(npy_header((rows, *self._shape), self._dtype), 0)
         self._file.sync()
-        self.close()
+        self._file.close()
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the file without a word, after an error elsewhere."""
+        self._file.drop()
 
 
 def manifest(
-    number: int, first: int, entries: Sequence[Entry], maps: Mapping[str, Mapping[str, Any]], files: Mapping[str, bytes]
+    number: int,
+    first: int,
+    entries: Sequence[Entry],
+    maps: Mapping[str, Mapping[str, Any]],
+    files: Mapping[str, bytes],
+    written: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The content of shard.json."""
+    """The content of shard.json; of files that are `written` already, the sizes and hashes are given."""
+    sums = {name: {"bytes": len(data), "sha256": digest(data)} for name, data in files.items()}
     failed = sum(entry.failed for entry in entries)
     content = {
         "format": FORMAT,
@@ -123,7 +130,7 @@ def manifest(
         "explained": len(entries) - failed,
         "failed": failed,
         "maps": {name: dict(about) for name, about in maps.items()},
-        "files": {name: {"bytes": len(data), "sha256": digest(data)} for name, data in sorted(files.items())},
+        "files": dict(sorted({**sums, **written}.items())),
     }
     return {**content, "sha256": digest(storage.json_bytes(content))}
 
@@ -145,14 +152,16 @@ def _damage(folder: Path, number: int) -> str | None:
     if about["shard"] != number:
         return f"{folder} holds shard {about['shard']}"
     for name, file in about["files"].items():
-        if digest((folder / name).read_bytes()) != file["sha256"]:
-            return f"{folder / name} was altered"
+        with open(folder / name, "rb") as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != file["sha256"]:
+                return f"{folder / name} was altered"
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
-    expected = {MANIFEST, *about["files"], *(one["file"] for one in about["maps"].values() if "file" in one)}
+    expected = {MANIFEST, *about["files"], *(one["file"] for one in about["maps"].values())}
     if there != expected:
-        return f"{folder}: {', '.join(sorted(there ^ expected)[:3])} should{' not' if there - expected else ''} be there"
+        odd = sorted(there - expected) or sorted(expected - there)
+        return f"{folder}: {', '.join(odd[:3])} should{' not' if there - expected else ''} be there"
     for method, one in about["maps"].items():
-        if "file" in one and (wrong := _wrong_map(folder, method, one, about)):
+        if one["file"] not in about["files"] and (wrong := _wrong_map(folder, method, one, about)):
             return wrong
     return None
 

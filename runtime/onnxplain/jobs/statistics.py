@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Planes = tuple[NDArray[Any], NDArray[Any]]
+"""A map's sum over the channels and its sum of absolute values, [H, W] each."""
 NAMES = ("total", "magnitude", "positive", "concentration", "centre", "peak")
 
 
@@ -34,7 +36,7 @@ def statistics(plane: NDArray[np.floating[Any]], sizes: NDArray[np.floating[Any]
     }
 
 
-def planes(attribution: NDArray[Any], layout: str | None) -> tuple[NDArray[Any], NDArray[Any]] | None:
+def planes(attribution: NDArray[Any], layout: str | None) -> Planes | None:
     """The sum over channels and that of absolute values, [H, W] each, of one map; None where it is no picture's."""
     if layout not in ("NCHW", "NHWC") or attribution.ndim != 3:
         return None
