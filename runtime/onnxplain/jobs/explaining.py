@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from onnxplain.targets import name_of
 TRUE, TOP = "true", "top"
 EXPONENT = 15
 """Maps in float16 are scaled by a power of two so that the largest entry lies below 2**EXPONENT."""
+
+SYNC_EVERY = 8
+"""Batches after which their maps are put on the disk."""
 
 Explain = Callable[[Sequence[Image], Any], Sequence[Result]]
 """What explains images by all methods of the job: images and their targets → a result for each method."""
@@ -64,6 +68,7 @@ class Shard:
         self._files: dict[str, MapFile] = {}
         self._about: dict[str, dict[str, Any]] = {}
         self._small: dict[str, dict[int, NDArray[np.uint8]]] = {}
+        self._taken = 0
         self._lock = threading.Lock()
 
     def take(self, batch: Batch) -> None:
@@ -78,13 +83,19 @@ class Shard:
             entries[place] = _failure(batch, place, error)
         with self._lock:
             self._entries |= {batch.place + place: entry for place, entry in entries.items()}
+            self._taken += 1
+            due = self._taken % SYNC_EVERY == 0
+        if due:
+            self._sync()
         self._task.notice(len(batch.items) - len(failed), len(failed))
 
     def finish(self) -> None:
         """Writes the rest and gives the folder its name."""
         entries = [self._entries[place] for place in sorted(self._entries)]
-        written = self._finish_maps(entries)
-        files = self._small_files(entries)
+        with ThreadPoolExecutor(1) as beside:  # the disk and the processor take about as long
+            small = beside.submit(self._small_files, entries)
+            written = self._finish_maps(entries)
+            files = small.result()
         if any(entry.overlays for entry in entries):
             storage.make_folder(self._folder / shards.OVERLAYS)
         for name, data in files.items():
@@ -136,8 +147,8 @@ class Shard:
         for file in self._files.values():
             file.close()
 
-    def sync(self) -> None:
-        """Puts on the disk what was written so far, so that little is left for the end."""
+    def _sync(self) -> None:
+        """Puts on the disk what was written so far: at the end all lanes wait for it."""
         if self._task.output.format == "parquet":
             return  # these files won't stay
         for file in list(self._files.values()):

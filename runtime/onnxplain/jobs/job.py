@@ -22,6 +22,7 @@ from onnxplain.jobs.pipeline import Pipeline
 from onnxplain.jobs.report import write_report
 from onnxplain.jobs.sources import Files, Finished, InMemory, find_source
 from onnxplain.jobs.summary import SUMMARY, summarized
+from onnxplain.messages import say
 from onnxplain.planner import MOST_ROWS_ACCELERATED, parse_memory, useful_rows
 from onnxplain.presets import split_method
 from onnxplain.providers import CPU, choose, name_of
@@ -122,7 +123,7 @@ class Job:
         """Does what is left to do; the summary. OutputError where the folder is taken, or holds another job."""
         with storage.alone(self.out):
             source = self._begin()
-            done = self._checked()
+            done = self._checked(progress)
             if isinstance(source, InMemory):
                 source.recall(Finished(self.out, done, self.output.shard_size))
             meter = Meter(source.count, self._count(done), progress)
@@ -203,13 +204,16 @@ class Job:
             f"{self.out} holds another job; continue that one, or choose another folder: {'; '.join(found)}"
         )
 
-    def _checked(self) -> list[int]:
+    def _checked(self, progress: bool) -> list[int]:
         """The finished shards that are whole; one that isn't is removed, to be made again."""
         folder = self.out / shards.FOLDER
         if folder.is_dir():
             storage.remove_leftovers(folder)
         good = []
-        for number in shards.finished(self.out):
+        there = shards.finished(self.out)
+        if there and progress:
+            say(f"checking {len(there):,} finished shards")
+        for number in there:
             path = shards.shard_folder(self.out, number)
             if shards.damage(path, number) is None:
                 good.append(number)
