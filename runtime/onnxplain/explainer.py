@@ -1,6 +1,7 @@
 """The engine's front door: an Explainer opens a bundle and explains images with the methods in it."""
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -192,6 +193,10 @@ class Explainer:
                 if batch:
                     result = self._explain(batch, _for_all(targets, len(batch)), request, progress)
                     yield from (result[i] for i in range(len(result)))
+
+    def until(self, ended: threading.Event | None) -> None:
+        """Lets runs of the network that would begin once `ended` is set raise EndedError, from whichever thread."""
+        self._sessions.ended = ended
 
     def prepared(
         self, methods: Mapping[str, Mapping[str, Any]], *, memory: float | str | None = None, score: str | None = None

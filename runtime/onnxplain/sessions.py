@@ -51,6 +51,10 @@ def ran_out(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (not OTHER_CODES.search(text) and bool(OUT_OF_MEMORY.search(text)))
 
 
+class EndedError(Exception):
+    """Nobody wants what a run would find any more."""
+
+
 class Sessions:
     """The open sessions of one bundle; safe to use from several threads."""
 
@@ -60,10 +64,13 @@ class Sessions:
         self._lock = threading.Lock()
         self._shape_of_work: tuple[Any, ...] | None = None
         self._running, self._tidy = "", False
+        self.ended: threading.Event | None = None  # once it is set, no other run begins
         self._limits: dict[str, tuple[int, int]] = {}  # most rows, and how many runs of late were of that size
 
     def run(self, graph: Graph, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """Runs a graph once; ModelError where it fails on these inputs, saying so if memory is what was missing."""
+        if self.ended is not None and self.ended.is_set():
+            raise EndedError
         session = self._session(graph)
         self._turn_to(graph)
         try:

@@ -1,39 +1,68 @@
 """What runs in a worker process: takes one picture after another from stdin, answers with the network's row on stdout.
 
 A picture may be made to crash a decoder, or to take all memory; here that costs one picture. Messages are a line of
-JSON, and the bytes that it announces. This module is run as a program: python -m onnxplain.jobs.decoder BUNDLE.
+JSON, and the bytes that it announces. This module is run as a program: python -m onnxplain.jobs.decoder BUNDLE BYTES.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import queue
 import sys
+import threading
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from onnxplain.bundle import Bundle, read_bundle
-from onnxplain.errors import PictureError
+from onnxplain.errors import OnnxplainError, PictureError
 from onnxplain.images import Image, image_of_array, prepared_image
 from onnxplain.pictures import check_bytes, picture_in, read_file
 from onnxplain.preprocessing import is_upright
+
+Request = tuple[dict[str, Any], bytes]
 
 
 def main(bundle: str, memory: int) -> None:
     """Answers requests until stdin ends."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a library prints mustn't get among the answers
-    opened = read_bundle(bundle, verify=False)
-    import cv2  # where it is missing, that is to be known before the first picture
-
+    try:
+        opened = read_bundle(bundle, verify=False)
+        import cv2  # where it is missing, that is to be known before the first picture
+    except (OnnxplainError, ImportError, OSError) as error:
+        _say(answers, {"error": str(error)})
+        return
     cv2.setNumThreads(1)
+    np.ones((256, 256)) @ np.ones((256, 256))  # OpenBLAS ends the process where there is no memory for its own buffer
+    _hush()
     _bound(memory)
+    waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
     _say(answers, {"ready": True})
-    while line := requests.readline():
-        request = json.loads(line)
-        content = requests.read(request.get("bytes", 0))
-        _answer(answers, _tried(request, content, opened))
+    while True:
+        _answer(answers, _tried(*waiting.get(), opened), memory)
+
+
+def _listen(requests: BinaryIO, waiting: "queue.SimpleQueue[Request]") -> None:
+    """Takes requests; ends the process, whatever it is doing, as soon as nobody is there to ask."""
+    code = 1
+    try:
+        while line := requests.readline():
+            request = json.loads(line)
+            waiting.put((request, requests.read(request.get("bytes", 0))))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _hush() -> None:
+    """Drops what the decoders' libraries print about damaged pictures; Python's own errors still reach stderr."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
 
 
 def _bound(memory: int) -> None:
@@ -86,9 +115,9 @@ def _part(name: str, path: str, offset: int, size: int) -> bytes:
     return data
 
 
-def _answer(answers: BinaryIO, image: Image | str) -> None:
+def _answer(answers: BinaryIO, image: Image | str, memory: int) -> None:
     if isinstance(image, str):
-        _say(answers, {"error": image})
+        _say(answers, {"error": image, "tight": _peak() > memory // 2})
         return
     row, seen = np.ascontiguousarray(image.row), image.seen
     head: dict[str, Any] = {"sha256": image.sha256, "box": image.box, "row": row.shape[1:], "dtype": str(row.dtype)}
@@ -98,6 +127,15 @@ def _answer(answers: BinaryIO, image: Image | str) -> None:
     _all(answers, row)
     if seen is not None:
         _all(answers, np.ascontiguousarray(seen))
+
+
+def _peak() -> int:
+    """The most bytes that this process has taken so far, 0 where that isn't told (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _say(answers: BinaryIO, head: dict[str, Any]) -> None:

@@ -145,7 +145,7 @@ class Shard:
     def abandon(self) -> None:
         """Closes what is open after an error; the next run removes the folder."""
         for file in self._files.values():
-            file.close()
+            file.drop()
 
     def _sync(self) -> None:
         """Puts on the disk what was written so far: at the end all lanes wait for it."""

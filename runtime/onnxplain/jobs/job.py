@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from onnxplain.errors import OutputError, ParameterError, unknown
+from onnxplain.bundle import sha256_of
+from onnxplain.errors import BundleError, OutputError, ParameterError, unknown
 from onnxplain.explainer import Explainer
 from onnxplain.jobs import parquet, shards, storage
 from onnxplain.jobs.description import FILE, Description, Output, Running, differences, read_description
 from onnxplain.jobs.explaining import TOP, TRUE, Shard, Task
 from onnxplain.jobs.items import Item, Source
 from onnxplain.jobs.limits import Limits
+from onnxplain.jobs.listing import FILE as LIST
 from onnxplain.jobs.listing import Listing
 from onnxplain.jobs.meter import Meter
 from onnxplain.jobs.pipeline import Pipeline
@@ -266,7 +268,11 @@ class Job:
         pipeline = Pipeline(
             bundle.path, self._limits, self._workers, self.lanes_here, running.batch, row, dtype, partial(Shard, task)
         )
-        pipeline.run(_shards(source, done, output.shard_size, span))
+        self.explainer.until(pipeline.ended)
+        try:
+            pipeline.run(_shards(source, done, output.shard_size, span))
+        finally:
+            self.explainer.until(None)
 
     def _limit(self, count: int | None) -> int | None:
         most = self._most_failures
@@ -320,7 +326,17 @@ def verify(out: str | os.PathLike[str]) -> list[str]:
     if (folder / SUMMARY).exists() and total is not None:
         missing = sorted(set(range(-(-total // there.output.shard_size))) - set(numbers))
         found += [f"shard {number} is missing" for number in missing]
+    if there.source.get("kind") == "files" and _sha256(folder / LIST) != there.source["sha256"]:
+        found.append(f"{folder / LIST} was altered")
     return found
+
+
+def _sha256(path: Path) -> str | None:
+    """A file's SHA-256; None for one that can't be read."""
+    try:
+        return sha256_of(path)
+    except BundleError:
+        return None
 
 
 def _shards(source: Source, done: Container[int], size: int, span: slice) -> Iterator[tuple[int, int, Iterator[Item]]]:

@@ -1,5 +1,6 @@
 """What one picture may cost a job."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,8 +19,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise ParameterError(f"the limit {name}={value!r} must be a number above 0")
+            known, kind = (int | float, "number") if name == "seconds" else (int, "whole number")
+            if isinstance(value, bool) or not isinstance(value, known) or not 0 < value < math.inf:
+                raise ParameterError(f"the limit {name}={value!r} must be a {kind} above 0")
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds them."""

@@ -6,9 +6,10 @@ that it doesn't matter which lane or worker takes what. No lane begins a shard b
 whatever happens, no more than a shard's work is lost.
 """
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.errors import PictureError
+from onnxplain.errors import OutputError, PictureError
 from onnxplain.jobs.decoding import Decoded, Watch, Worker
 from onnxplain.jobs.items import Item
 from onnxplain.jobs.limits import Limits
@@ -54,7 +55,7 @@ class ShardMaker(Protocol):
         """Closes what is open after an error."""
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Another thread has ended the work."""
 
 
@@ -79,40 +80,55 @@ class Pipeline:
         self._ready: list[Batch] = []
         self._open: dict[int, tuple[ShardMaker, int, bool]] = {}  # maker, batches to come, all of them counted
         self._error: BaseException | None = None
+        self.ended = threading.Event()  # set by an error: whatever goes on is for nothing
         self._order: list[int] = []  # shards that aren't on the disk yet, in order
         self._fed = False
+        self._finished: set[threading.Thread] = set()
         # What is decoded ahead: a batch for each lane, and one that is being filled.
         self._room = threading.Semaphore(2 * lanes + 1)
 
     def run(self, shards: Iterable[tuple[int, int, Iterator[Item]]]) -> None:
-        """Makes shards: their numbers, their first pictures' numbers, and their pictures. Raises what any part of it did."""
+        """Makes shards: a number, the first picture's number, the pictures of each. Raises what any part of it did."""
         watch = Watch(self._workers)
         threads = [threading.Thread(target=self._guarded, args=(self._decoding, worker)) for worker in self._workers]
         threads += [threading.Thread(target=self._guarded, args=(self._lane,)) for _ in range(self._lanes)]
-        for thread in threads:
-            thread.start()
         try:
-            self._feed(shards)
             for thread in threads:
-                while thread.is_alive():  # with a limit, so that Ctrl-C gets through
-                    thread.join(0.5)
-        except Stopped:
+                thread.start()
+            self._feed(shards)
+            self._wait(threads)
+        except StoppedError:
             pass
         except BaseException as error:
             self._stop(error)
         finally:
-            if self._error is not None:
-                for worker in self._workers:
-                    worker.close()
-            for thread in threads:
-                thread.join()
+            self._end(threads)
             watch.close()
-            for worker in self._workers:
-                worker.close()
-            for maker, _, _ in self._open.values():
-                maker.abandon()
+            if isinstance(shards, Generator):  # and with it the files that it reads
+                shards.close()
         if self._error is not None:
             raise self._error
+
+    def _end(self, threads: Iterable[threading.Thread]) -> None:
+        """Leaves no thread, no process and no open file behind."""
+        if self._error is not None:
+            for worker in self._workers:
+                worker.stop()
+        self._wait(threads)
+        for worker in self._workers:
+            worker.close()
+        for maker, _, _ in self._open.values():
+            with contextlib.suppress(OutputError):  # there is an error already
+                maker.abandon()
+
+    def _wait(self, threads: Iterable[threading.Thread]) -> None:
+        """Waits for the threads that have begun. Python 3.11 takes one for dead whose join Ctrl-C interrupts."""
+        begun = {thread for thread in threads if thread.ident is not None}
+        with self._lock:
+            while not begun <= self._finished:
+                self._lock.wait(0.5)  # with a limit, so that Ctrl-C gets through
+        for thread in begun:
+            thread.join()
 
     def _feed(self, shards: Iterable[tuple[int, int, Iterator[Item]]]) -> None:
         for shard, first, items in shards:
@@ -137,10 +153,12 @@ class Pipeline:
         self._check()
         rows = np.zeros((len(items), *self._row), self._dtype)
         batch = Batch(shard, place, first + place, items, rows, last, [None] * len(items), len(items))
+        begun = self._open.get(shard)  # no other thread adds one, nor takes one away of which more is to come
+        maker = begun[0] if begun else self._make(shard, first)
         with self._lock:
-            if shard not in self._order:
+            if not begun:
                 self._order.append(shard)
-            maker, waiting, _ = self._open.get(shard) or (self._make(shard, first), 0, False)
+            waiting = self._open[shard][1] if begun else 0
             self._open[shard] = (maker, waiting + 1, last)
         for number in range(len(items)):
             self._to_decode.put((batch, number))
@@ -152,7 +170,7 @@ class Pipeline:
             try:
                 found: Decoded | PictureError = worker.decode(batch.items[number], batch.rows[number])
             except PictureError as error:
-                self._check()  # a worker that was ended because the job is
+                self._check()  # of a worker that was stopped, it may not be the picture's matter
                 found = error
             with self._lock:
                 batch.found[number] = found
@@ -195,19 +213,24 @@ class Pipeline:
     def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
         try:
             work(*arguments)
-        except Stopped:
+        except StoppedError:
             pass
         except BaseException as error:  # raised again by run
             self._stop(error)
+        finally:
+            with self._lock:
+                self._finished.add(threading.current_thread())
+                self._lock.notify_all()
 
     def _stop(self, error: BaseException) -> None:
         with self._lock:
             if self._error is None:
                 self._error = error
+            self.ended.set()
             self._lock.notify_all()
         for _ in self._workers:
             self._to_decode.put(None)
 
     def _check(self) -> None:
         if self._error is not None:
-            raise Stopped
+            raise StoppedError

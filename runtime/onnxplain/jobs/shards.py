@@ -104,9 +104,13 @@ class MapFile:
         """Writes the head and waits for the disk."""
         self._file.write(npy_header((rows, *self._shape), self._dtype), 0)
         self._file.sync()
-        self._file.close()
+        self.close()
 
     def close(self) -> None:
+        """Closes the file; OutputError where only now it turns out that something couldn't be written."""
+        self._file.close()
+
+    def drop(self) -> None:
         """Closes the file without a word, after an error elsewhere."""
         self._file.drop()
 

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import json
 import os
-import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,10 @@ from onnxplain.errors import OutputError
 TEMPORARY = ".part-"
 """What is not finished begins with this; a leftover of an interrupted run is removed by the next."""
 
-# Tests put another module in its place, whose calls fail one by one.
+LOCKING = 1.0
+"""Seconds for which the lock is tried: somebody who only looks whether it is taken holds it for a moment."""
+
+# Tests put another module in its place, whose calls fail one by one. Nothing below writes by any other way.
 system: Any = os
 
 
@@ -54,7 +57,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def json_bytes(content: Any) -> bytes:
     """Plain data as this package writes it to files."""
-    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -72,34 +76,39 @@ def rename(source: Path, target: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Puts a folder's entries on the disk; systems that can't open folders (Windows) do so by themselves."""
+    """Puts a folder's entries on the disk; systems that can't (Windows, some network drives) do so by themselves."""
     if os.name == "nt":
         return
     with clear_errors(path):
         handle = system.open(path, os.O_RDONLY)
         try:
             system.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
-            os.close(handle)
+            system.close(handle)
 
 
 def remove(path: Path) -> None:
     """Removes a file or folder, if it is there."""
-    with clear_errors(path):
+    with clear_errors(path), contextlib.suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            for inside in sorted(path.iterdir()):
+                remove(inside)
+            system.rmdir(path)
         else:
-            path.unlink(missing_ok=True)
+            system.unlink(path)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Removes what an interrupted run left unfinished in a folder."""
-    for path in folder.glob(f"{TEMPORARY}*"):
+    for path in sorted(folder.glob(f"{TEMPORARY}*")):
         remove(path)
 
 
 class Growing:
-    """A new file that is written at any of its places, by one thread at a time; closed without a word on any way out."""
+    """A new file that is written at any of its places, by one thread at a time; closed on any way out."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -110,8 +119,11 @@ class Growing:
     def __enter__(self) -> "Growing":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.drop()
 
     def write(self, data: Any, at: int) -> None:
         """Writes all of the bytes at a place; what a single call leaves over, by further ones."""
@@ -119,7 +131,10 @@ class Growing:
         with clear_errors(self._path):
             system.lseek(self._open, at, os.SEEK_SET)
             while len(rest):
-                rest = rest[system.write(self._open, rest) :]
+                written = system.write(self._open, rest)
+                if not written:
+                    raise OSError(errno.EIO, "nothing more is written")
+                rest = rest[written:]
 
     def sync(self) -> None:
         """Waits until what was written is on the disk."""
@@ -127,10 +142,16 @@ class Growing:
             system.fsync(self._open)
 
     def close(self) -> None:
-        """Closes the file; a second time does nothing."""
+        """Closes the file, of which some file systems tell only then what they couldn't keep; again does nothing."""
         handle, self._handle = self._handle, None
         if handle is not None:
-            os.close(handle)
+            with clear_errors(self._path):
+                system.close(handle)
+
+    def drop(self) -> None:
+        """Closes the file without a word: one that isn't wanted any more."""
+        with contextlib.suppress(OutputError):
+            self.close()
 
     @property
     def _open(self) -> int:
@@ -148,28 +169,36 @@ def alone(folder: Path) -> Iterator[None]:
     make_folder(folder)
     path = folder / ".lock"
     with clear_errors(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = system.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if not _lock(handle):
-            raise OutputError(f"another run is writing into {folder}; wait for it, or choose another folder")
+        until = time.monotonic() + LOCKING
+        with clear_errors(path):
+            while not _lock(handle):
+                if time.monotonic() > until:
+                    raise OutputError(f"another run is writing into {folder}; wait for it, or choose another folder")
+                time.sleep(0.05)
         yield
     finally:
-        os.close(handle)
+        with contextlib.suppress(OSError):
+            system.close(handle)
 
 
 def is_alone(folder: Path) -> bool:
     """Whether no run is writing into the folder now."""
     try:
-        handle = os.open(folder / ".lock", os.O_RDWR)
+        handle = os.open(folder / ".lock", os.O_RDONLY)
     except OSError:
         return True
     try:
         return _lock(handle)
+    except OSError:  # a file system without locks: nobody could have begun
+        return True
     finally:
         os.close(handle)
 
 
 def _lock(handle: int) -> bool:
+    """Takes a file's lock; False where somebody has it, OSError where there is no such thing."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -183,6 +212,6 @@ def _lock(handle: int) -> bool:
         return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
