@@ -263,7 +263,19 @@ def stack(images: Sequence[Image], entry: Input) -> NDArray[Any]:
                 f"{image.name} has shape {list(image.row.shape[1:])} and {images[0].name} "
                 f"{list(images[0].row.shape[1:])}; images of one call need one size"
             )
-    return images[0].row if len(images) == 1 else np.concatenate([image.row for image in images])
+    return images[0].row if len(images) == 1 else _joined([image.row for image in images])
+
+
+def _joined(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Rows [1, …] as one array [N, …]: that of which they are neighbouring parts, where they are."""
+    whole = rows[0].base
+    if isinstance(whole, np.ndarray) and whole.shape[1:] == rows[0].shape[1:] and whole.flags.c_contiguous:
+        start, size = rows[0].ctypes.data, rows[0].nbytes
+        inside = all(row.base is whole and row.ctypes.data == start + size * n for n, row in enumerate(rows))
+        first = (start - whole.ctypes.data) // max(1, size)
+        if inside and first + len(rows) <= len(whole):
+            return whole[first : first + len(rows)]
+    return np.concatenate(rows)
 
 
 def stack_others(images: Sequence[Image], bundle: Bundle) -> dict[str, NDArray[Any]]:

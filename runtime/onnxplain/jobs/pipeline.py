@@ -29,7 +29,7 @@ Decode = Callable[[Item, NDArray[Any]], Decoded]
 class Batch:
     """Some consecutive pictures of one shard: from `first`, counted in the job; `place` is the first's in the shard.
 
-    `rows` [n, …] are what the network takes; `found` has for each picture what a worker made of it, or an error.
+    `rows` [n or more, …] are what the network takes; `found` is what a worker made of each picture, or an error.
     """
 
     shard: int
@@ -78,6 +78,7 @@ class Pipeline:
         self._to_decode: queue.Queue[tuple[Batch, int] | None] = queue.Queue()
         self._lock = threading.Condition()
         self._ready: list[Batch] = []
+        self._spare: list[NDArray[Any]] = []  # rows of batches that are done: new memory is slow
         self._open: dict[int, tuple[ShardMaker, int, bool]] = {}  # maker, batches to come, all of them counted
         self._error: BaseException | None = None
         self.ended = threading.Event()  # set by an error: whatever goes on is for nothing
@@ -151,7 +152,7 @@ class Pipeline:
         while not self._room.acquire(timeout=0.5):
             self._check()
         self._check()
-        rows = np.zeros((len(items), *self._row), self._dtype)
+        rows = self._spare.pop() if self._spare else np.zeros((self._batch, *self._row), self._dtype)
         batch = Batch(shard, place, first + place, items, rows, last, [None] * len(items), len(items))
         begun = self._open.get(shard)  # no other thread adds one, nor takes one away of which more is to come
         maker = begun[0] if begun else self._make(shard, first)
@@ -184,6 +185,7 @@ class Pipeline:
         while (batch := self._next()) is not None:
             maker = self._open[batch.shard][0]
             maker.take(batch)
+            self._spare.append(batch.rows)
             self._room.release()
             with self._lock:
                 _, waiting, counted = self._open[batch.shard]

@@ -99,11 +99,12 @@ class MapFile:
     def sync(self) -> None:
         """Puts what was written so far on the disk."""
         self._file.sync()
+        self._file.forget()
 
     def finish(self, rows: int) -> None:
         """Writes the head and waits for the disk."""
         self._file.write(npy_header((rows, *self._shape), self._dtype), 0)
-        self._file.sync()
+        self.sync()
         self.close()
 
     def close(self) -> None:

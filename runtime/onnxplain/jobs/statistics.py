@@ -44,4 +44,10 @@ def planes(attribution: NDArray[Any], layout: str | None) -> Planes | None:
     if attribution.shape[axis] == 1:
         one = attribution.squeeze(axis)
         return one, np.abs(one)
-    return attribution.sum(axis=axis), np.abs(attribution).sum(axis=axis)
+    channels = np.moveaxis(attribution, axis, 0)
+    plane, sizes = channels[0].copy(), np.abs(channels[0])
+    size = np.empty_like(sizes)
+    for channel in channels[1:]:  # a channel at a time stays in the processor's cache
+        plane += channel
+        sizes += np.abs(channel, out=size)
+    return plane, sizes

@@ -141,6 +141,12 @@ class Growing:
         with clear_errors(self._path):
             system.fsync(self._open)
 
+    def forget(self) -> None:
+        """Gives back the memory that holds what is on the disk already: nobody reads it soon."""
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._open, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def close(self) -> None:
         """Closes the file, of which some file systems tell only then what they couldn't keep; again does nothing."""
         handle, self._handle = self._handle, None
