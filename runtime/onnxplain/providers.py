@@ -20,6 +20,9 @@ from onnxplain.runtime import onnxruntime
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+# TF32 keeps ten bits of a product's mantissa: fast, and 1e-3 off in a gradient. The search for the best convolution
+# would be done anew, in seconds, for every number of rows that a run may have. providers= sets other options.
+CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 DEVICES = ("auto", "cpu", "cuda")
 NVIDIA = (CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")
@@ -43,8 +46,7 @@ def choose(device: str = "auto", providers: Sequence[Provider] | None = None) ->
         return [CPU]
     obstacle = cuda_obstacle()
     if obstacle is None:
-        # TF32 keeps ten bits of a product's mantissa: fast, and 1e-3 off in a gradient. providers= turns it back on.
-        return [(CUDA, {"use_tf32": "0"}), CPU]
+        return [(CUDA, dict(CUDA_OPTIONS)), CPU]
     if device == "cuda":
         raise DeviceError(f"CUDA was asked for, but {obstacle}")
     logging.getLogger(__name__).info("using the CPU: %s", obstacle)

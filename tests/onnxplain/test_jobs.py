@@ -289,6 +289,24 @@ def test_a_batch_for_other_engines(folder, explainer):
         explain({"picture": []})
 
 
+def test_a_batch_of_a_data_frame_and_of_a_data_set(folder, explainer):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
+    drawn = np.random.default_rng(2).integers(0, 256, (5, 12, 12, 3), np.uint8)
+    encoded = [cv2.imencode(".png", picture[..., ::-1])[1].tobytes() for picture in drawn]
+    expected = explainer.explain(drawn).attribution.reshape(5, -1)
+    explain = ExplainBatch(str(folder), device="cpu")
+    frame = pandas.DataFrame({"image": encoded, "key": range(5)}, index=range(10, 15))
+    (found,) = explain.frames([frame])
+    np.testing.assert_allclose(np.array(found["attribution"].tolist()), expected, atol=2e-6)
+    assert found.index.tolist() == list(range(10, 15))
+    mapped = datasets.Dataset.from_dict({"image": encoded, "key": list(range(5))}).map(
+        explain, batched=True, batch_size=2, remove_columns=["image"]
+    )
+    np.testing.assert_allclose(np.array(mapped["attribution"]).reshape(5, -1), expected, atol=2e-6)
+    assert mapped["key"] == list(range(5))
+
+
 def test_a_script_needs_no_guard_round_its_job(folder, pictures, tmp_path):
     """Workers are programs of their own: they don't import the script that started them."""
     program = (
