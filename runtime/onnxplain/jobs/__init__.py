@@ -2,7 +2,8 @@
 
 from onnxplain.jobs.batches import ExplainBatch
 from onnxplain.jobs.description import Output
-from onnxplain.jobs.job import Job, status, verify
+from onnxplain.jobs.inspecting import status, verify
+from onnxplain.jobs.job import Job
 from onnxplain.jobs.limits import Limits
 from onnxplain.jobs.reading import results
 

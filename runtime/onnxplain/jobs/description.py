@@ -56,7 +56,7 @@ class Running:
     """How the runs are made up, fixed when a job begins, since a map's last bits depend on it.
 
     `lanes` runs go on at the same time, each on `threads` threads, of `rows` images times steps where `memory` (bytes
-    for each lane) allows; `batch` pictures are explained together.
+    for each lane) allows, by onnxruntime's `provider`; `batch` pictures are explained together.
     """
 
     lanes: int
@@ -64,6 +64,7 @@ class Running:
     rows: int
     memory: int
     batch: int
+    provider: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,12 +35,16 @@ Explain = Callable[[Sequence[Image], Any], Sequence[Result]]
 """What explains images by all methods of the job: images and their targets → a result for each method."""
 
 
+Notice = Callable[[int, Sequence[str]], None]
+"""What hears of a batch: how many pictures were explained, and the errors of the others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """What all shards of a job have in common: where they go, and how a picture is explained and written.
 
     Runs take pictures `together` at a time; a batch is filled up to a multiple of that, so that a picture's map
-    doesn't depend on how many of its neighbours could be read. `notice` hears of every batch: explained, failed.
+    doesn't depend on how many of its neighbours could be read. `notice` hears of every batch.
     `token` is part of the names of unfinished folders, where several processes work on one job.
     """
 
@@ -51,7 +55,7 @@ class Task:
     labels: Sequence[str] | None
     together: int
     explain: Explain
-    notice: Callable[[int, int], None]
+    notice: Notice
     token: str = ""
 
 
@@ -87,7 +91,7 @@ class Shard:
             due = self._taken % SYNC_EVERY == 0
         if due:
             self._sync()
-        self._task.notice(len(batch.items) - len(failed), len(failed))
+        self._task.notice(len(batch.items) - len(failed), [str(error) for error in failed.values()])
 
     def finish(self) -> None:
         """Writes the rest and gives the folder its name."""

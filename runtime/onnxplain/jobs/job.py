@@ -4,20 +4,20 @@ import collections
 import itertools
 import math
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from onnxplain.bundle import sha256_of
-from onnxplain.errors import BundleError, OutputError, ParameterError, unknown
+from onnxplain.errors import OutputError, ParameterError, unknown
 from onnxplain.explainer import Explainer
 from onnxplain.jobs import parquet, shards, storage
 from onnxplain.jobs.description import FILE, Description, Output, Running, differences, read_description
-from onnxplain.jobs.explaining import TOP, TRUE, Shard, Task
+from onnxplain.jobs.explaining import TOP, TRUE, Notice, Shard, Task
+from onnxplain.jobs.inspecting import counted
 from onnxplain.jobs.items import Item, Source
 from onnxplain.jobs.limits import Limits
-from onnxplain.jobs.listing import FILE as LIST
 from onnxplain.jobs.listing import Listing
 from onnxplain.jobs.meter import Meter
 from onnxplain.jobs.pipeline import Pipeline
@@ -90,36 +90,32 @@ class Job:
             parquet.version()  # where pyarrow is missing, that is to be known before the first picture
         self._most_failures = _check_failures(max_failures)
         self._workers = workers or os.cpu_count() or 1
-        there = read_description(self.out)
-        kept = None if there is None else there.running
-        providers = choose(device)
-        on_cpu = name_of(providers[0]) == CPU
-        cores = os.cpu_count() or 1
-        lanes = lanes or (kept.lanes if kept else cores if on_cpu else 1)
-        threads = threads or (kept.threads if kept else 1 if on_cpu else cores)
         by_name = _methods(methods)
-        self.explainer = Explainer(bundle, device, threads=threads, rows=rows or (kept.rows if kept else None))
-        if rows is None and kept is None:
-            rows = _rows(self.explainer, by_name, threads, on_cpu)
-            self.explainer = Explainer(bundle, device, threads=threads, rows=rows, verify=False)
-        a_lane = parse_memory(memory) // lanes if memory is not None else kept.memory if kept else MEMORY
-        self._prepared = self.explainer.prepared(by_name, memory=a_lane, score=score)
-        rows = rows or (kept.rows if kept else 1)
-        self._together = math.lcm(rows, *self._prepared.together)
-        batch = self._together * math.ceil(LEAST_BATCH / self._together)
-        self.running = Running(lanes, threads, rows, a_lane, batch)
+        there = read_description(self.out)
+        provider = name_of(choose(device)[0])
+        asked = _Asked(rows, lanes, threads, memory, provider)
+        self.explainer = Explainer(bundle, device, threads=1)
+        self._refuse_unusable()
+        running = asked.settled(self.explainer, by_name, None if there is None else there.running)
+        self.explainer = Explainer(bundle, device, threads=running.threads, rows=running.rows, verify=False)
+        self._prepared = self.explainer.prepared(by_name, memory=running.memory, score=score)
+        self._together = math.lcm(running.rows, *self._prepared.together)
+        self.running = replace(running, batch=self._together * math.ceil(LEAST_BATCH / self._together))
         opened = self.explainer.bundle
-        if opened.free:
-            raise ParameterError("this bundle explains values that are no classes; jobs explain classes")
-        if opened.others:
-            raise ParameterError("this network has several inputs; jobs explain pictures alone")
         classes = int(opened.scores.classes or opened.scores.shape[1])
         self._class_of = partial(class_of, classes=classes, labels=opened.scores.labels)
         self._targets = targets if targets in (TOP, TRUE) else self._class_of(targets)
         listed = isinstance(source, Listing)
         self._source = source if listed else find_source(source, labels, self._class_of, columns or {})
-        self.lanes_here, self.on_gpu = lanes, not on_cpu
+        self.lanes_here, self.on_gpu = running.lanes, provider != CPU
         self._given = {"methods": by_name, "targets": targets, "score": score, "device": device}
+
+    def _refuse_unusable(self) -> None:
+        bundle = self.explainer.bundle
+        if bundle.free:
+            raise ParameterError("this bundle explains values that are no classes; jobs explain classes")
+        if bundle.others:
+            raise ParameterError("this network has several inputs; jobs explain pictures alone")
 
     def run(self, progress: bool = False) -> dict[str, Any]:
         """Does what is left to do; the summary. OutputError where the folder is taken, or holds another job."""
@@ -128,9 +124,10 @@ class Job:
             done = self._checked(progress)
             if isinstance(source, InMemory):
                 source.recall(Finished(self.out, done, self.output.shard_size))
-            meter = Meter(source.count, self._count(done), progress)
+            counts = [counted(self.out, number) for number in done]
+            meter = Meter(source.count, sum(pictures for pictures, _ in counts), progress)
             try:
-                self._make(source, done, meter)
+                self._make(source, set(done), meter, sum(failed for _, failed in counts))
             finally:
                 meter.close()
             return self._end()
@@ -223,39 +220,32 @@ class Job:
                 storage.remove(path)
         return good
 
-    def _count(self, done: Sequence[int]) -> int:
-        """The pictures of these shards."""
-        return sum(_pictures(self.out, number) for number in done)
-
-    def _make(self, source: Source, done: Sequence[int], meter: Meter) -> None:
+    def _make(self, source: Source, done: set[int], meter: Meter, before: int) -> None:
+        """Makes the shards that aren't done; `before` is how many pictures failed in those that are."""
         limit = self._limit(source.count)
-        before = sum(_failures(self.out, number) for number in done)
 
-        def notice(explained: int, lost: int) -> None:
-            meter.add(explained, lost)
+        def notice(explained: int, errors: Sequence[str]) -> None:
+            meter.add(explained, len(errors))
             failed = before + meter.failed
-            if limit is not None and failed > limit:
-                raise OutputError(
-                    f"{failed} pictures failed, more than the {limit} of max_failures; "
-                    f"see {shards.FAILURES} in the shards of {self.out}"
-                )
+            if limit is not None and failed > limit and errors:
+                raise OutputError(f"{failed} pictures failed, more than the {limit} of max_failures; now {errors[-1]}")
 
         if self._engine == RAY:
             from onnxplain.jobs.ray_engine import make_with_ray  # ray is an extra, and takes a second to load
 
-            make_with_ray(self, source, set(done), notice)
+            make_with_ray(self, source, done, notice)
         else:
-            self.make_shards(source, set(done), notice)
+            self.make_shards(source, done, notice)
 
     def make_shards(
         self,
         source: Source,
         done: Container[int],
-        notice: Callable[[int, int], None],
+        notice: Notice,
         span: slice = EVERY,
         token: str = "",
     ) -> None:
-        """Makes those of the shards in `span` that aren't done. `notice` hears of every batch: explained, failed.
+        """Makes those of the shards in `span` that aren't done.
 
         `token` tells this process's unfinished folders from those of others that work on the same job.
         """
@@ -286,57 +276,12 @@ class Job:
         numbers, methods = shards.finished(self.out), list(self._prepared.plain())
         about = {"bundle": self.explainer.bundle.name, "methods": methods, "targets": self._targets}
         summary = summarized(self.out, numbers, about, methods)
+        share = self._most_failures
+        if isinstance(share, float) and summary["failed"] > share * summary["pictures"]:  # of a source without a count
+            raise OutputError(f"{summary['failed']} of {summary['pictures']} pictures failed, more than {share:.2%}")
         write_report(self.out, numbers, summary)
         storage.write_json(self.out / SUMMARY, summary)
         return summary
-
-
-def status(out: str | os.PathLike[str]) -> dict[str, Any]:
-    """Where a job stands: `running`, `complete`, and counts of shards and pictures. OutputError where there is none."""
-    folder = Path(out)
-    there = read_description(folder)
-    if there is None:
-        raise OutputError(f"{folder} holds no job")
-    numbers = shards.finished(folder)
-    total = there.source.get("pictures")
-    failed = sum(_failures(folder, number) for number in numbers)
-    done = sum(_pictures(folder, number) for number in numbers)
-    return {
-        "running": not storage.is_alone(folder),
-        "complete": (folder / SUMMARY).exists(),
-        "methods": list(there.methods),
-        "pictures": total,
-        "done": done,
-        "explained": done - failed,
-        "failed": failed,
-        "shards": len(numbers),
-        "shards_in_all": None if total is None else -(-total // there.output.shard_size),
-    }
-
-
-def verify(out: str | os.PathLike[str]) -> list[str]:
-    """What is wrong in a job's folder, a line each: every byte of what is finished is read and checked."""
-    folder = Path(out)
-    there = read_description(folder)
-    if there is None:
-        raise OutputError(f"{folder} holds no job")
-    numbers = shards.finished(folder)
-    found = [wrong for number in numbers if (wrong := shards.damage(shards.shard_folder(folder, number), number))]
-    total = there.source.get("pictures")
-    if (folder / SUMMARY).exists() and total is not None:
-        missing = sorted(set(range(-(-total // there.output.shard_size))) - set(numbers))
-        found += [f"shard {number} is missing" for number in missing]
-    if there.source.get("kind") == "files" and _sha256(folder / LIST) != there.source["sha256"]:
-        found.append(f"{folder / LIST} was altered")
-    return found
-
-
-def _sha256(path: Path) -> str | None:
-    """A file's SHA-256; None for one that can't be read."""
-    try:
-        return sha256_of(path)
-    except BundleError:
-        return None
 
 
 def _shards(source: Source, done: Container[int], size: int, span: slice) -> Iterator[tuple[int, int, Iterator[Item]]]:
@@ -358,23 +303,6 @@ def _shards(source: Source, done: Container[int], size: int, span: slice) -> Ite
         number += 1
 
 
-def _pictures(out: Path, number: int) -> int:
-    return int(_manifest(out, number).get("pictures", 0))
-
-
-def _failures(out: Path, number: int) -> int:
-    return int(_manifest(out, number).get("failed", 0))
-
-
-def _manifest(out: Path, number: int) -> dict[str, Any]:
-    import json
-
-    try:
-        return json.loads((shards.shard_folder(out, number) / shards.MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
 def _methods(methods: Any) -> dict[str, Mapping[str, Any]]:
     if isinstance(methods, str):
         return {methods: {}}
@@ -386,10 +314,28 @@ def _methods(methods: Any) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _rows(explainer: Explainer, methods: Mapping[str, Any], threads: int, on_cpu: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked for of the runs; what isn't is as the job has it that is there, or as it suits."""
+
+    rows: int | None
+    lanes: int | None
+    threads: int | None
+    memory: float | str | None
+    provider: str
+
+    def settled(self, explainer: Explainer, methods: Mapping[str, Any], there: Running | None) -> Running:
+        """How the job runs, but for the size of its batches."""
+        cores, on_cpu = os.cpu_count() or 1, self.provider == CPU
+        usual = there or Running(cores if on_cpu else 1, 1 if on_cpu else cores, 0, MEMORY, 0, self.provider)
+        lanes, threads = self.lanes or usual.lanes, self.threads or usual.threads
+        rows = self.rows or usual.rows or (_rows(explainer, methods, threads) if on_cpu else MOST_ROWS_ACCELERATED)
+        memory = usual.memory if self.memory is None else parse_memory(self.memory) // lanes
+        return Running(lanes, threads, rows, memory, 0, self.provider)
+
+
+def _rows(explainer: Explainer, methods: Mapping[str, Any], threads: int) -> int:
     """How many rows a run should have, by what the methods' graphs take for each."""
-    if not on_cpu:
-        return MOST_ROWS_ACCELERATED
     explainer.prepared(methods)  # names that aren't there are told of
     graphs = [explainer.bundle.graphs[explainer.bundle.methods[split_method(name, None)[0]].graph] for name in methods]
     return min(useful_rows(graph.bytes_per_row, threads) for graph in graphs)

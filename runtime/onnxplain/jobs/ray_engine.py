@@ -7,11 +7,12 @@ shards at a time. What a node that dies had finished is there; Ray gives the res
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxplain.errors import OnnxplainError, OutputError, ParameterError
 from onnxplain.jobs import shards
+from onnxplain.jobs.explaining import Notice
 from onnxplain.jobs.items import Source
 from onnxplain.jobs.listing import Listing
 
@@ -34,21 +35,22 @@ class ShardActor:
         self._job.lanes_here = 1
         self._token = f"-{uuid.uuid4().hex[:12]}"
 
-    def make(self, start: int, stop: int) -> tuple[int, int]:
-        """Makes those of the shards that aren't there; how many pictures were explained, and failed."""
-        counts = [0, 0]
+    def make(self, start: int, stop: int) -> tuple[int, list[str]]:
+        """Makes those of the shards that aren't there; how many pictures were explained, and others' errors."""
+        counts: list[int] = []
+        errors: list[str] = []
 
-        def notice(explained: int, failed: int) -> None:
-            counts[0] += explained
-            counts[1] += failed
+        def notice(explained: int, failures: Sequence[str]) -> None:
+            counts.append(explained)
+            errors.extend(failures)
 
         there = set(shards.finished(self._job.out))
         if not set(range(start, stop)) <= there:
             self._job.make_shards(Listing(self._job.out, ()), there, notice, slice(start, stop), self._token)
-        return counts[0], counts[1]
+        return sum(counts), errors
 
 
-def make_with_ray(job: "Job", source: Source, done: Container[int], notice: Callable[[int, int], None]) -> None:
+def make_with_ray(job: "Job", source: Source, done: Container[int], notice: Notice) -> None:
     """Makes the shards that aren't done, on the cluster that Ray is connected to, or on one of this machine."""
     if not isinstance(source, Listing):
         raise ParameterError(
@@ -80,7 +82,7 @@ class _Crew:
         self._busy: dict[Any, tuple[Any, tuple[int, int]]] = {}
         self._deaths: Counter[tuple[int, int]] = Counter()
 
-    def work(self, spans: list[tuple[int, int]], actors: int, notice: Callable[[int, int], None]) -> None:
+    def work(self, spans: list[tuple[int, int]], actors: int, notice: Notice) -> None:
         """Gives out all spans; raises what an actor raised."""
         import ray
 
