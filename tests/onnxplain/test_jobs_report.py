@@ -32,7 +32,7 @@ def write_job(folder, count, methods=METHODS, size=500, labels=LABELS, known=Tru
         source={"kind": "files", "pictures": count, "sha256": "cd" * 32},
         output=Output(shard_size=size, thumbnails=thumbnails),
         limits=Limits(),
-        running=Running(1, 1, 1, 1, 1),
+        running=Running(1, 1, 1, 1, 1, "CPUExecutionProvider"),
         versions={"onnxplain": "0", "onnxruntime": "0"},
     )
     folder.mkdir()
