@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -303,4 +304,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # What a shell without job control starts in the background ignores Ctrl-C, and so would this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

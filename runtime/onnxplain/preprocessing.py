@@ -128,9 +128,9 @@ def _valued(pixels: NDArray[Any], steps: list[Mapping[str, Any]]) -> NDArray[np.
             if step["step"] == "scale":
                 values *= step["factor"]
             elif step["step"] == "mean":
-                values -= step["values"][channel]
+                values -= np.broadcast_to(step["values"], channels)[channel]
             elif step["step"] == "std":
-                values /= step["values"][channel]
+                values /= np.broadcast_to(step["values"], channels)[channel]
         rows[channel if planes else (..., channel)] = values
     return rows
 

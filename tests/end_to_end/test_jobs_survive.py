@@ -227,6 +227,15 @@ def test_a_worker_that_cannot_start_ends_the_job(plan, tmp_path, monkeypatch):
             job.run()
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises KeyboardInterrupt here; a suite that was started in the background would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_does_not_wait_for_long_runs(bundle, tmp_path):
     rows = list(np.random.default_rng(0).normal(size=(40, 3, 8, 8)).astype(np.float32))
     job = Job(bundle, rows, tmp_path / "out", {"smoothgrad": {"samples": 1_000_000}})
