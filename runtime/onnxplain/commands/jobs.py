@@ -12,7 +12,8 @@ from onnxplain.errors import ParameterError
 from onnxplain.jobs import Job, Limits, Output, status, verify
 from onnxplain.jobs.description import DTYPES, FORMATS, KINDS
 from onnxplain.jobs.job import ENGINES
-from onnxplain.jobs.summary import FAILURES, SUMMARY
+from onnxplain.jobs.report import REPORT
+from onnxplain.jobs.summary import FAILURES
 from onnxplain.messages import say
 from onnxplain.planner import parse_memory
 from onnxplain.providers import DEVICES
@@ -113,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         engine=arguments.engine,
     )
     summary = job.run(progress=True)
-    print(f"{summary['explained']:,} of {summary['pictures']:,} pictures explained; see {arguments.out / SUMMARY}")
+    print(f"{summary['explained']:,} of {summary['pictures']:,} pictures explained; see {arguments.out / REPORT}")
     if summary["failed"]:
         say(f"{summary['failed']:,} pictures failed; see {arguments.out / FAILURES}")
     return 1 if summary["failed"] else 0
