@@ -1,7 +1,9 @@
 """Jobs and batches on a real Ray of two workers on this machine."""
 
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -32,11 +34,12 @@ def cluster():
     before = os.environ.copy()
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, paths), before.get("PYTHONPATH", "")])
-    place = f"/tmp/ray-{os.getpid()}"  # sockets need a short path
+    place = tempfile.mkdtemp(prefix="ray")  # sockets need a short path, which pytest's folders haven't
     memory = 200 * 2**20
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=memory, _temp_dir=place)
     yield ray
     ray.shutdown()
+    shutil.rmtree(place, ignore_errors=True)
     os.environ.clear()
     os.environ.update(before)
 
