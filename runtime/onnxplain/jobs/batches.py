@@ -28,7 +28,7 @@ class ExplainBatch:
         ray.data.read_images("s3://bucket/pictures", include_paths=True).map_batches(
             ExplainBatch, fn_constructor_args=("model.explain",), batch_size=32, concurrency=2, num_cpus=1)
 
-    `options` are those of Explainer (device, threads, rows); `parameters` those of the methods.
+    `methods` are names, or a mapping of names to parameters; `options` are those of Explainer (device, threads, rows).
     """
 
     def __init__(
