@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from demo_report import PREPROCESSING, read_samples
 from ground_truth_networks import KNOWN, STEPS, Exact
 from onnxplain import Explainer, Result
-from onnxplain.bundle import read_bundle
+from onnxplain.bundle_files import read_bundle
 from onnxplain.errors import ParameterError
 from onnxplain.metrics import Subject, Summary, find_metric, layers_of, masks_for, reweighted, subjects_of
 from onnxplain.metrics.correlation import spearman

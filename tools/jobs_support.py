@@ -235,7 +235,7 @@ def open_files() -> list[str]:
 
 def in_thread() -> type:
     """What stands in for a worker process where decoding isn't looked at: it decodes in the job's own threads."""
-    from onnxplain.bundle import read_bundle
+    from onnxplain.bundle_files import read_bundle
     from onnxplain.errors import PictureError
     from onnxplain.jobs import decoder
     from onnxplain.jobs.decoding import Decoded, Worker

@@ -13,7 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxplain.activations import activate
-from onnxplain.bundle import DESCRIPTION, Bundle, read_bundle
+from onnxplain.bundle import Bundle
+from onnxplain.bundle_files import DESCRIPTION, read_bundle
 from onnxplain.errors import ModelError, ParameterError, VerificationError
 from onnxplain.images import read_images, stack
 from onnxplain.masks import random_masks

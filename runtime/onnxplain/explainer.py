@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.answers import Answers, check_finite
-from onnxplain.bundle import EXPLAINS, Bundle, Graph, Method, Shape, read_bundle
+from onnxplain.bundle import EXPLAINS, Bundle, Graph, Method, Shape
+from onnxplain.bundle_files import read_bundle
 from onnxplain.cotangents import class_cotangents, given_cotangents
 from onnxplain.errors import ParameterError, PictureError, unknown
-from onnxplain.feeds import Feeds, model_feeds
+from onnxplain.feeds import Feeds, model_feeds, top_class_feeds
 from onnxplain.images import SPATIAL, Image, is_one, listed, read_images
 from onnxplain.in_groups import in_groups
 from onnxplain.parameters import check_parameters
@@ -115,7 +116,7 @@ class Explainer:
     def explain(
         self,
         images: Any,
-        method: str = "gradient",
+        method: str | None = None,
         targets: Any = None,
         *,
         memory: float | str | None = None,
@@ -128,6 +129,8 @@ class Explainer:
         **parameters: Any,
     ) -> Result:
         """The maps of `images`: paths, uint8 pictures [H, W, 3] or arrays in the network's shape; one or many.
+
+        `method` is "gradient" unless named, or that of a single file.
 
         A network with several inputs takes a mapping of their names to arrays.
 
@@ -147,13 +150,13 @@ class Explainer:
         """
         request = self._request(method, memory, score, parameters, top, cotangent, preset, tolerance)
         batch = read_images(images, self.bundle)
-        with progress_bar(progress, method, len(batch)) as bar:
+        with progress_bar(progress, request.method.name, len(batch)) as bar:
             return self._explain(batch, targets, request, bar)
 
     def stream(
         self,
         images: Iterable[Any],
-        method: str = "gradient",
+        method: str | None = None,
         targets: Any = None,
         *,
         memory: float | str | None = None,
@@ -175,7 +178,7 @@ class Explainer:
         size = len(images) if isinstance(images, Sequence | np.ndarray) and not is_one(images) else None
         entries = listed(images, self.bundle) if is_one(images) else images
         groups = _groups(entries, self._images_per_run(request))
-        return self._stream(groups, targets, request, on_error, progress_bar(progress, method, size))
+        return self._stream(groups, targets, request, on_error, progress_bar(progress, request.method.name, size))
 
     def _stream(
         self,
@@ -256,7 +259,7 @@ class Explainer:
 
     def _request(
         self,
-        method: str,
+        method: str | None,
         memory: float | str | None,
         score: str | None,
         given: Mapping[str, Any],
@@ -266,6 +269,8 @@ class Explainer:
         tolerance: float | None,
     ) -> _Request:
         """Everything about a call that can be checked before a picture is read."""
+        if method is None:
+            method = "gradient" if self.bundle.single is None else self.bundle.single.method
         if not isinstance(method, str):
             raise ParameterError(unknown("method", str(method), self.bundle.methods))
         name, preset = split_method(method, preset)
@@ -409,8 +414,11 @@ class Explainer:
 
     def _forward(self, feeds: Feeds, count: int, memory: float | str | None) -> tuple[Array, Array]:
         """The scores [N, …] and the explained values [N, …] of `count` images."""
-        graph = self.bundle.graphs["forward"]
-        names = ["scores", "explained"] if self.bundle.inside else ["scores"]
+        graph = self.bundle.graphs[self.bundle.scoring]
+        inside = self.bundle.inside is not None and self.bundle.single is None
+        names = ["scores", "explained"] if inside else ["scores"]
+        if self.bundle.single is not None:
+            feeds = feeds | top_class_feeds(graph, count, self.bundle)
         parts = []
         for chunk in chunks(count, 1, self._runs.rows(graph, memory)):
             parts.append(run_chunk(self._sessions, graph, names, feeds, chunk))
@@ -419,7 +427,7 @@ class Explainer:
             scores, values = (np.zeros(size, np.float32) for size in sizes)
             return scores, values
         joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
-        return joined[0].astype(np.float32), joined[1] if self.bundle.inside else feeds["image"].values
+        return joined[0].astype(np.float32), joined[1] if inside else feeds["image"].values
 
 
 def no_method(bundle: Bundle, name: str) -> str:

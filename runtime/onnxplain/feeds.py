@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.bundle import Bundle, Graph
+from onnxplain.errors import ParameterError
 from onnxplain.fills import fill_values
 from onnxplain.images import Image, stack, stack_others
 from onnxplain.plans import Steps
 from onnxplain.summing import Feed
-from onnxplain.targets import Chosen
+from onnxplain.targets import TOP, Chosen
 
 Array = NDArray[Any]
 Feeds = dict[str, Feed]
@@ -20,6 +21,8 @@ Feeds = dict[str, Feed]
 def model_feeds(batch: Sequence[Image], bundle: Bundle) -> Feeds:
     """The images and what comes with them, for the inputs of the model itself."""
     feeds = {"image": Feed(stack(batch, bundle.image), per_image=True)}
+    if bundle.takes_pictures:
+        feeds["picture"] = feeds["image"]
     batched = {entry.name for entry in bundle.others if entry.batched}
     for name, values in stack_others(batch, bundle).items():
         feeds[f"input {name}"] = Feed(values, per_image=name in batched)
@@ -39,21 +42,45 @@ def method_feeds(
 ) -> Feeds:
     """The steps and parameters of a method, for images `rows` [N, …]; `values` gives their explained values [N, …]."""
     feeds = {"steps": Feed(steps[None], per_step=True)}
-    if "noise" in parameters:
+    if graph.takes("sigma"):
         feeds["sigma"] = Feed(deviations_of(values(), parameters), per_image=True)
     if "seed" in parameters:
         feeds["seed"] = Feed(np.array([parameters["seed"]], np.int64))
     for name in ("baseline", "low", "high", "fill"):
         if graph.takes(name):
-            around = rows if name == "fill" else values()
+            around = (
+                _images_like(name, parameters, rows, bundle) if bundle.single else rows if name == "fill" else values()
+            )
             # A graph that serves several methods has the input even where this one has no such parameter.
             content = fill_values(name, parameters.get(name, 0.0), around, bundle, parameters.get("seed", 0))
             feeds[name] = Feed(content, per_image=len(content) == len(around))
     for entry in graph.inputs:
         value = parameters.get(entry.role)
         if entry.role not in feeds and isinstance(value, int | float):
-            feeds[entry.role] = Feed(np.array([value], np.float32))
+            each = entry.shape[:1] == ("N",)
+            feeds[entry.role] = Feed(np.full(len(rows) if each else 1, value, np.float32), per_image=each)
     return feeds
+
+
+def top_class_feeds(graph: Graph, count: int, bundle: Bundle) -> Feeds:
+    """What a single file is fed where only the scores of `count` images are wanted: the top class, and defaults."""
+    feeds: Feeds = {"target": Feed(np.full((count, 1), TOP), per_image=True)}
+    method = next(iter(bundle.methods.values()))
+    defaults = {name: entry.default for name, entry in method.parameters.items()}
+    rows = np.zeros((count, *(size if isinstance(size, int) else 1 for size in bundle.image.shape[1:])), np.float32)
+    return feeds | method_feeds(graph, defaults, np.zeros((1, 0), np.float32), lambda: rows, rows, bundle)
+
+
+def _images_like(name: str, parameters: Mapping[str, Any], rows: Array, bundle: Bundle) -> Array:
+    """What a single file's `baseline` or `fill` is made for: the images, or anything of their shape for a picture."""
+    if not bundle.takes_pictures:
+        return rows
+    if parameters.get(name) in ("mean", "blur", "random"):
+        raise ParameterError(
+            f"{name}={parameters[name]!r} is made of the image that this file prepares inside; "
+            "give a number, black, white or an array"
+        )
+    return np.zeros((1, *(size if isinstance(size, int) else 1 for size in bundle.value.shape[1:])), np.float32)
 
 
 def deviations_of(values: Array, parameters: Mapping[str, Any]) -> NDArray[np.float32]:

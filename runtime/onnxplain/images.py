@@ -195,8 +195,10 @@ def prepared_image(
             f"{name}: no preprocessing in the bundle; give float arrays, or export it with --preprocessing"
         )
     prepared = prepare(pixels, bundle.steps)
-    row = prepared.rows[None]
+    row: NDArray[Any] = prepared.rows[None]
     _check_shape(name, row, bundle.image)
+    if bundle.takes_pictures:
+        row = pixels[None]
     original = None if path else pixels
     picture, upright = prepared.seen, is_upright(bundle.steps)
     return Image(name, row, sha256, picture, box=prepared.box, original=original, path=path, upright=upright)
@@ -205,6 +207,8 @@ def prepared_image(
 def _as_is(name: str, array: NDArray[Any], bundle: Bundle) -> Image:
     if array.dtype.kind not in "fiub":
         raise PictureError(f"{name}: an array of {array.dtype} is no image")
+    if bundle.takes_pictures:
+        raise PictureError(f"{name}: this file takes pictures, uint8 [H, W, 3], not {array.dtype} {list(array.shape)}")
     if np.dtype(bundle.image.dtype).kind in "iu" and array.dtype.kind not in "iub":
         raise PictureError(f"{name}: the input {bundle.image.name!r} takes whole numbers, not {array.dtype}")
     row = array.astype(bundle.image.dtype)

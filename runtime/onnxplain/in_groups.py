@@ -23,7 +23,7 @@ def in_groups(work: Work, memory: float | str | None, rows_per_run: RowsPerRun) 
     method, groups = work.method, [slice(0, work.count)]
     run, held = find_loop(method.loop), _held(work)
     if one_by_one(method, work.parameters):
-        graphs = [work.bundle.graphs[name] for name in ("forward", method.graph, *method.beside)]
+        graphs = [work.bundle.graphs[name] for name in (work.bundle.scoring, method.graph, *method.beside)]
         a_row = max(graph.bytes_per_run + graph.bytes_per_row * work.asked.count for graph in graphs)
         groups = images_at_once(work.count, room(memory), held.image, held.call + held.row + a_row)
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from onnxplain.bundle import read_bundle
+from onnxplain.bundle_files import read_bundle
 from onnxplain.errors import BundleError
 from toy_bundle import write_toy_bundle
 

@@ -4,7 +4,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from onnxplain import ParameterError, PictureError
-from onnxplain.bundle import read_bundle
+from onnxplain.bundle_files import read_bundle
 from onnxplain.images import read_images
 from onnxplain.metrics import mask_files, masks_for
 from toy_bundle import PREPROCESSING, write_toy_bundle

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnxplain import BundleError, Explainer, OutputError, ParameterError
-from onnxplain.bundle import read_bundle
+from onnxplain.bundle_files import read_bundle
 from onnxplain.metrics import METRICS, layers_of, measure, reweighted, subjects_of
 from toy_bundle import BIAS, A, B, write_toy_bundle
 

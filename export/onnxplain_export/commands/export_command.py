@@ -11,6 +11,7 @@ from onnxplain.errors import ModelError, ParameterError
 from onnxplain.preprocessing import PRESETS, override, preset_steps
 from onnxplain_export.check.checking import Verdict
 from onnxplain_export.commands.model_options import add_model, checked, reading
+from onnxplain_export.commands.single_options import add_single, refuse_without_single, run_single
 from onnxplain_export.exporting import assumed_preset, export
 from onnxplain_export.methods import ALL, METHODS
 from onnxplain_export.normalize.shapes import image_layout
@@ -60,6 +61,7 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     _add_preprocessing(parser)
+    add_single(parser)
     parser.set_defaults(run=run_export)
 
 
@@ -79,11 +81,22 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Exports, and says what was proved."""
+    if arguments.single is not None:
+        return run_single(arguments, lambda methods, folder: _bundle(arguments, methods, folder))
+    refuse_without_single(arguments)
     target = arguments.output or Path(arguments.model.stem + ".explain")
+    description = _bundle(arguments, _methods(arguments.methods), target)
+    print("\n".join(_exported(target, description)))
+    _say_what_is_assumed(description, target)
+    return 0
+
+
+def _bundle(arguments: argparse.Namespace, methods: list[str] | str | None, target: Path) -> dict[str, Any]:
+    """Exports the bundle, and returns its description."""
     export(
         arguments.model,
         target,
-        methods=_methods(arguments.methods),
+        methods=methods,
         preprocessing=_preprocessing(arguments),
         labels=arguments.labels,
         name=arguments.name,
@@ -91,15 +104,16 @@ def run_export(arguments: argparse.Namespace) -> int:
         layers=arguments.layer,
         **reading(arguments),
     )
-    description = json.loads((target / "explainer.json").read_text("utf-8"))
-    print("\n".join(_exported(target, description)))
+    return dict(json.loads((target / "explainer.json").read_text("utf-8")))
+
+
+def _say_what_is_assumed(description: dict[str, Any], target: Path) -> None:
     if description["preprocessing"]["assumed"]:
         print(
             f"no --preprocessing was named: {description['preprocessing']['preset']!r} is assumed; "
             f"see what the network sees with: onnxplain info {target} --try PICTURE",
             file=sys.stderr,
         )
-    return 0
 
 
 def _methods(text: str | None) -> list[str] | str | None:

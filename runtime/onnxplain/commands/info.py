@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from onnxplain.activations import activate
-from onnxplain.bundle import DESCRIPTION, Bundle, Parameter, read_bundle
+from onnxplain.bundle import Bundle, Parameter
+from onnxplain.bundle_files import DESCRIPTION, read_bundle
 from onnxplain.errors import OnnxplainError, ParameterError
 from onnxplain.explainer import Explainer
 from onnxplain.images import image_size

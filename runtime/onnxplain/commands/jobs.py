@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from onnxplain.bundle import EXPLAINS, read_bundle
+from onnxplain.bundle import EXPLAINS
+from onnxplain.bundle_files import read_bundle
 from onnxplain.commands import given
 from onnxplain.commands.chosen import ALL, named_methods, runnable
 from onnxplain.errors import ParameterError

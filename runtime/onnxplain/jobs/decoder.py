@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from onnxplain.bundle import Bundle, read_bundle
+from onnxplain.bundle import Bundle
+from onnxplain.bundle_files import read_bundle
 from onnxplain.errors import OnnxplainError, PictureError
 from onnxplain.images import Image, image_of_array, prepared_image
 from onnxplain.pictures import check_bytes, picture_in, read_file

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from onnxplain.bundle import sha256_of
+from onnxplain.bundle_files import sha256_of
 from onnxplain.errors import BundleError, OutputError
 from onnxplain.jobs import shards, storage
 from onnxplain.jobs.description import read_description

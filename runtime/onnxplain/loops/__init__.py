@@ -11,6 +11,7 @@ from onnxplain.loops import (  # noqa: F401 (imported for the loops that they re
     noisy,
     paths,
     perturbation,
+    single,
     summed,
     xrai,
 )

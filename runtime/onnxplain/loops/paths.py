@@ -44,12 +44,16 @@ def integrated_gradients(work: Work) -> Array:
 @loop("smoothgrad_integrated")
 def smoothgrad_integrated(work: Work) -> Array:
     """The mean integrated gradients [N, T, …] of noisy copies x + σ·z of the image, and over all baselines."""
-    points = points_of(work.parameters["rule"], work.parameters["steps"])
-    samples = work.parameters["samples"]
+    table = points_of_noise(*(work.parameters[name] for name in ("rule", "steps", "samples")))
+    return over_baselines(work, table, sigma=deviations(work)).astype(np.float32)
+
+
+def points_of_noise(rule: str, steps: int, samples: int) -> NDArray[np.float32]:
+    """The steps [samples · steps, 4] of paths to noisy copies, for the graph `noise`: a path's points, draw by draw."""
+    points = points_of(rule, steps)
     draw = np.repeat(np.arange(samples, dtype=np.float64), len(points))
     alpha, weight = np.tile(points, (samples, 1)).T
-    table = np.stack([draw, alpha, weight / samples, np.ones_like(draw)], axis=1)
-    return over_baselines(work, table.astype(np.float32), sigma=deviations(work)).astype(np.float32)
+    return np.stack([draw, alpha, weight / samples, np.ones_like(draw)], axis=1).astype(np.float32)
 
 
 def over_baselines(work: Work, table: NDArray[np.float32], **feeds: Array) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxplain.bundle import DESCRIPTION, read_bundle, sha256_of
+from onnxplain.bundle_files import DESCRIPTION, read_bundle, sha256_of
 from onnxplain.errors import BundleError, OutputError, ParameterError, unknown
 from onnxplain.output import write_bytes
 
