@@ -23,6 +23,7 @@ class Assembly:
         self.model = ir.Model(self.graph, ir_version=IR_VERSION, producer_name="onnxplain")
         self.op = Emitter(self.graph, "single")
         self._weights: dict[tuple[object, ...], ir.Value] = {}
+        self._named: set[str] = set()
         self._embedded = 0
 
     def input(self, name: str, shape: Dims, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
@@ -37,17 +38,24 @@ class Assembly:
         result.name, result.shape, result.type = name, ir.Shape(list(shape)), ir.TensorType(dtype)
         self.graph.outputs.append(result)
 
-    def embed(self, name: str, feeds: Mapping[str, ir.Value], into: ir.Graph | None = None) -> dict[str, ir.Value]:
+    def embed(
+        self,
+        name: str,
+        feeds: Mapping[str, ir.Value],
+        into: ir.Graph | None = None,
+        weights_in: ir.Graph | None = None,
+    ) -> dict[str, ir.Value]:
         """The outputs of a copy of the bundle's graph `name`, fed by role; its nodes go `into` a body, if given.
 
-        Weights and constants are the outer graph's, where a body sees them.
+        Weights and constants are held once by the outer graph, or by the body `weights_in`.
         """
         described = self.bundle.graphs[name]
         read = ir.load(self.bundle.path / described.file).graph
         self._embedded += 1
+        home = self.graph if weights_in is None else weights_in  # an empty graph is false
         copy = copied(read, f"{name}/{self._embedded}")
         for old, new in zip(read.initializers.values(), list(copy.initializers.values()), strict=True):
-            ir.convenience.replace_all_uses_with(new, self._weight(old))
+            ir.convenience.replace_all_uses_with(new, self._weight(old, home))
         copy.initializers.clear()
         for value, role in zip(copy.inputs, _keys(described, read), strict=True):
             ir.convenience.replace_all_uses_with(value, feeds[role])
@@ -65,22 +73,27 @@ class Assembly:
         value = next(value for value in read.outputs if value.name == output)
         return [1 if axis == "S" else axis or 1 for axis in dims(value) or ()]
 
-    def _weight(self, value: ir.Value) -> ir.Value:
-        """The initializer that holds what `value` holds; the first of its content gives it its name."""
+    def _weight(self, value: ir.Value, home: ir.Graph) -> ir.Value:
+        """The initializer of `home` that holds what `value` holds; the first of its content gives it its name."""
         tensor = value.const_value
         if tensor is None:
             raise RuntimeError(f"{value.name} has no content")
         if isinstance(tensor, ir.ExternalTensor):
-            key: tuple[object, ...] = (tensor.offset, tensor.length, tensor.dtype, tuple(tensor.shape.numpy()))
-        else:
-            key = (tensor.tobytes(), tensor.dtype, tuple(tensor.shape.numpy()))
-        if key not in self._weights:
-            name = (
-                f"{value.name}" if value.name not in self.graph.initializers else f"{value.name}/{len(self._weights)}"
+            key: tuple[object, ...] = (
+                home.name,
+                tensor.offset,
+                tensor.length,
+                tensor.dtype,
+                tuple(tensor.shape.numpy()),
             )
+        else:
+            key = (home.name, tensor.tobytes(), tensor.dtype, tuple(tensor.shape.numpy()))
+        if key not in self._weights:
+            name = str(value.name) if value.name not in self._named else f"{value.name}/{len(self._weights)}"
+            self._named.add(name)
             content = ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=name)
             self._weights[key] = ir.val(name, const_value=content)
-            self.graph.register_initializer(self._weights[key])
+            home.register_initializer(self._weights[key])
         return self._weights[key]
 
 

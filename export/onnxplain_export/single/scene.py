@@ -77,10 +77,13 @@ class Scene:
     def settled(self) -> ir.Value:
         """The targets [N, T], the image's top class, of equal scores the first, in the place of -1."""
         if "settled" not in self._answers:
-            top = self.op.ArgMax(self.scores, axis=1, keepdims=1)
-            open_ = self.op.Less(self.target, self.op.constant(0, np.int64))
-            self._answers["settled"] = self.op.Where(open_, top, self.target)
+            self._answers["settled"] = self.settled_by(self.op, self.scores)
         return self._answers["settled"]
+
+    def settled_by(self, op: Emitter, scores: ir.Value) -> ir.Value:
+        """The targets, settled by scores that are known elsewhere."""
+        top = op.ArgMax(scores, axis=1, keepdims=1)
+        return op.Where(op.Less(self.target, op.constant(0, np.int64)), top, self.target)
 
     def tell(self, scores: ir.Value) -> None:
         """Takes the scores that the method's own graph gives, so that no other pass is needed for them."""
@@ -118,15 +121,19 @@ class Scene:
         return self.op.floats([1.0 if self.method.explains == "probabilities" else 0.0])
 
     def _reference(self) -> ir.Value:
-        """What is explained of the images as they are, [N, T]."""
-        scores = self._probabilities() if self.method.explains == "probabilities" else self.scores
-        return self.op.GatherElements(scores, self.settled, axis=1)
+        return self.explained(self.op, self.scores, self.settled)
 
-    def _probabilities(self) -> ir.Value:
+    def explained(self, op: Emitter, scores: ir.Value, targets: ir.Value) -> ir.Value:
+        """What is explained of the images as they are, [N, T]: logits or probabilities."""
+        if self.method.explains == "probabilities":
+            scores = self._probabilities(op, scores)
+        return op.GatherElements(scores, targets, axis=1)
+
+    def _probabilities(self, op: Emitter, scores: ir.Value) -> ir.Value:
         activation, axis = self.bundle.scores.activation, self.bundle.scores.class_axis
         if activation == "softmax":
-            return self.op.Softmax(self.scores, axis=1 if axis is None else axis)
-        return self.op.Sigmoid(self.scores) if activation == "sigmoid" else self.scores
+            return op.Softmax(scores, axis=1 if axis is None else axis)
+        return op.Sigmoid(scores) if activation == "sigmoid" else scores
 
     def _sigma(self) -> ir.Value:
         """The noise's standard deviation [N], as feeds.deviations_of has it."""
