@@ -1,6 +1,5 @@
 """Trains an out-of-distribution detector for an exported classifier, and adds `rise_plus` to its bundle."""
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxplain.activations import activate
 from onnxplain.bundle import Bundle
-from onnxplain.bundle_files import DESCRIPTION, read_bundle
+from onnxplain.bundle_files import description_of, read_bundle
 from onnxplain.errors import ModelError, ParameterError, VerificationError
 from onnxplain.images import read_images, stack
 from onnxplain.masks import random_masks
@@ -166,7 +165,7 @@ def _add(
     bundle: Bundle, normalized: Normalized, detector: Detector, examples: _Examples, record: Mapping[str, Any]
 ) -> None:
     """Writes the bundle anew with the fused graph, its weights, the method and the record."""
-    told = json.loads((bundle.path / DESCRIPTION).read_text("utf-8"))
+    told = description_of(bundle.path)
     fused = masked_detected(normalized, detector)
     kept = {name: ir.load(bundle.path / graph.file) for name, graph in bundle.graphs.items() if name != DETECTED}
     entries = {name: entry for name, entry in told["graphs"].items() if name in kept}

@@ -163,8 +163,8 @@ class Single:
 class Bundle:
     """A bundle's description; `sha256` is that of explainer.json, which holds the hashes of all other files.
 
-    `left_out` says of methods that were wanted why the network doesn't allow them, `detector` on which network the
-    detector of unusual pictures was trained, where there is one.
+    `path` is the folder, or the single file. `left_out` says of methods that were wanted why the network doesn't allow
+    them, `detector` on which network the detector of unusual pictures was trained, where there is one.
     """
 
     path: Path
@@ -186,6 +186,10 @@ class Bundle:
     verification: Mapping[str, Any]
     detector: Mapping[str, Any] | None = None
     single: Single | None = None
+
+    def file_of(self, graph: Graph) -> Path:
+        """Where a graph's file is."""
+        return self.path / graph.file if self.single is None else self.path
 
     @property
     def scoring(self) -> str:

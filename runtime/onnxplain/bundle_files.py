@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,11 +39,15 @@ def read_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
     """The bundle in a folder, or in a single file; BundleError says what is missing, altered or newer than this."""
     place = Path(path)
     if place.is_file():
-        bundle = _described(place.parent, place, _described_inside(place))
-    else:
-        bundle = _described(place, place / DESCRIPTION, _description_in(place))
+        return _described(place, place, _described_inside(place))
+    bundle = _described(place, place / DESCRIPTION, _description_in(place))
     _check_files(bundle, verify)
     return bundle
+
+
+def description_of(path: Path) -> dict[str, Any]:
+    """What a bundle or a single file says of itself, as it is written there."""
+    return dict(json.loads(_described_inside(path) if path.is_file() else _description_in(path)))
 
 
 def _description_in(folder: Path) -> bytes:
@@ -69,14 +72,14 @@ def _described_inside(file: Path) -> bytes:
         raise BundleError(f"{file} can't be read: {error.strerror}") from None
     if text is None:
         raise BundleError(
-            f"{file} is a file without a description of ours, so it can't be explained; a bundle is the folder that "
-            "onnxplain export writes, a single file comes from onnxplain export --single METHOD"
+            f"{file} is a file, not a bundle; a bundle is the folder that onnxplain export writes, or the file that it "
+            "writes with --single METHOD"
         )
     return text.encode("utf-8")
 
 
-def _described(folder: Path, described: Path, text: bytes) -> Bundle:
-    """The bundle whose files lie in `folder`; errors name the file that is `described`."""
+def _described(place: Path, described: Path, text: bytes) -> Bundle:
+    """The bundle at `place`, described by `text` in the file `described`."""
     try:
         data = json.loads(text)
     except ValueError as error:
@@ -85,27 +88,22 @@ def _described(folder: Path, described: Path, text: bytes) -> Bundle:
     if not isinstance(number, int):
         raise BundleError(f"{described} names no format, so it is no description of a bundle")
     if number > FORMAT:
-        place = folder if described.name == DESCRIPTION else described
         raise BundleError(
             f"{place} has format {number}, made by onnxplain {data.get('onnxplain', '?')}; this version reads up to "
             f"{FORMAT}: pip install --upgrade onnxplain"
         )
     try:
-        bundle = _bundle(folder, hashlib.sha256(text).hexdigest(), data)
+        return _bundle(place, hashlib.sha256(text).hexdigest(), data)
     except (KeyError, TypeError, ValueError, AttributeError, ParameterError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise BundleError(f"{described} is incomplete: {reason}; export the bundle again") from None
-    if bundle.single is None:
-        return bundle
-    # The file may have been renamed; it has one graph.
-    return replace(bundle, graphs={name: replace(g, file=described.name) for name, g in bundle.graphs.items()})
 
 
-def _bundle(folder: Path, sha256: str, data: dict[str, Any]) -> Bundle:
+def _bundle(path: Path, sha256: str, data: dict[str, Any]) -> Bundle:
     preprocessing = data.get("preprocessing") or {}
     weights = data.get("weights")
     bundle = Bundle(
-        path=folder,
+        path=path,
         sha256=sha256,
         version=data["onnxplain"],
         name=data["name"],

@@ -128,7 +128,7 @@ class Sessions:
 
     def _create(self, graph: Graph) -> Any:
         options = session_options(self._threads)
-        file = self._bundle.path / graph.file
+        file = self._bundle.file_of(graph)
         try:
             session = onnxruntime.InferenceSession(str(file), options, providers=list(self._providers))
         except Exception as error:  # as in run

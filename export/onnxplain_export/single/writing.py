@@ -14,7 +14,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from onnxplain.bundle import Bundle
-from onnxplain.bundle_files import DESCRIPTION, METADATA, read_bundle
+from onnxplain.bundle_files import METADATA, description_of, read_bundle
 from onnxplain.errors import OutputError
 from onnxplain_export.memory import measured_memory
 from onnxplain_export.normalize import BATCH
@@ -193,7 +193,7 @@ def _write(model: ir.Model, file: Path, bundle: Bundle, wanted: Asked, name: str
     entry = graph_entry(model, bundle, name)
     memory = measured_memory(file.parent, {file.stem: [memory_runs(model)]})[file.stem]
     entry |= {"bytes_per_row": memory[0], "bytes_per_run": memory[1]}
-    told = json.loads((bundle.path / DESCRIPTION).read_text("utf-8"))
+    told = description_of(bundle.path)
     text = json.dumps(single_description(told, bundle, wanted, entry), ensure_ascii=False, allow_nan=False)
     model.metadata_props[METADATA] = text
     ir.save(model, file)

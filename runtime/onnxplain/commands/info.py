@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxplain.activations import activate
 from onnxplain.bundle import Bundle, Parameter
-from onnxplain.bundle_files import DESCRIPTION, read_bundle
+from onnxplain.bundle_files import description_of, read_bundle
 from onnxplain.errors import OnnxplainError, ParameterError
 from onnxplain.explainer import Explainer
 from onnxplain.images import image_size
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the bundle's description, or tries a picture."""
     bundle = read_bundle(arguments.bundle, not arguments.no_verify)
     if arguments.json:
-        print(json.dumps(json.loads((bundle.path / DESCRIPTION).read_text("utf-8")), indent=2, ensure_ascii=False))
+        print(json.dumps(description_of(bundle.path), indent=2, ensure_ascii=False))
     elif arguments.picture is None:
         print("\n".join(_described(bundle)))
     if arguments.picture is not None:
@@ -121,9 +121,11 @@ def _try_picture(bundle: Bundle, picture: str, output: Path) -> None:
     own = prepare(pixels, bundle.steps)
     write_png(output, own.seen)
     print(f"{output}: {picture} as the network sees it, {own.seen.shape[1]}x{own.seen.shape[0]} pixels")
-    presets = _presets(bundle, own.rows[None])
+    # A file that prepares pictures by itself can't be given what others would make of them.
+    presets = {} if bundle.takes_pictures else _presets(bundle, own.rows[None])
     width = max(map(len, ["this bundle", *presets]))
-    print(f"  {'this bundle':<{width}}  {_says(explainer, own.rows[None])}")
+    given = pixels if bundle.takes_pictures else own.rows[None]
+    print(f"  {'this bundle':<{width}}  {_says(explainer, given)}")
     for name, steps in presets.items():
         rows = prepare(read_picture(picture, is_upright(steps)), steps).rows[None]
         print(f"  {name:<{width}}  {_says(explainer, rows)}{_same(bundle, name)}")
