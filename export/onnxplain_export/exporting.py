@@ -12,6 +12,7 @@ from onnxplain_export.building import build
 from onnxplain_export.bundle import new_folder, refuse_target, write_description, write_graphs
 from onnxplain_export.description import describe_files, description
 from onnxplain_export.graphs import SHARING
+from onnxplain_export.half import round_weights, store_in_half
 from onnxplain_export.normalize import Normalized, normalize
 from onnxplain_export.sources import read_source
 from onnxplain_export.verify import verify
@@ -36,6 +37,7 @@ def export(
     cotangent: bool = False,
     quantized: str | None = None,
     layers: Sequence[str] = (),
+    float16: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Writes the explainer bundle of `model` to the folder `output`, proves it against the model, and returns its path.
@@ -56,6 +58,9 @@ def export(
     `layers` are the feature layers that CAM methods may be asked to explain at, by the names that the model gives them;
     the first is the default. Unless named, it is the last value with rows and columns, or a transformer's last tokens.
 
+    With `float16` large weights are rounded to half precision and stored so: the files are about half as large, and
+    what is proved is the network with these weights. All arithmetic stays in float32.
+
     Raises ModelError (unreadable, unsupported), NoGradientError (names the node), VerificationError (the proof failed),
     ParameterError and OutputError; nothing is left behind then.
     """
@@ -73,9 +78,13 @@ def export(
         cotangent=cotangent,
         quantized=quantized,
     )
+    if float16:
+        round_weights(normalized)
     built = build(normalized, methods, layers)
     prepared = _preprocessing(normalized, preprocessing)
     names = _labels(_own_labels(normalized) if labels is None else labels, normalized.scores.classes)
+    if float16:
+        store_in_half(built.models.values())
     with new_folder(target) as folder:
         tensors = write_graphs(folder, built.models)
         record = verify(normalized, folder, built.models, prepared["steps"], built.layers)

@@ -106,42 +106,6 @@ def test_the_taps_of_phases_are_folded_when_onnxruntime_loads_the_model(tmp_path
     assert (loaded["Conv"], loaded["Slice"], loaded["Transpose"]) == (4, 0, 3)  # none of a weight
 
 
-def strided_twice(weight: ir.TensorProtocol) -> ir.Graph:
-    """Two strided convolutions that share one weight, with the gradient of the second's result at the input."""
-    x, kernel = ir.val("x", ir.DataType.FLOAT, ["N", 3, 9, 9]), ir.val("kernel", const_value=weight)
-    first = ir.node("Conv", [x, kernel], {"strides": [3, 3]}, name="one")
-    first.outputs[0].dtype, first.outputs[0].shape = ir.DataType.FLOAT, ir.Shape(["N", 3, 3, 3])
-    second = ir.node("Conv", [first.outputs[0], kernel], {"strides": [3, 3]}, name="two")
-    y = second.outputs[0]
-    y.dtype, y.shape = ir.DataType.FLOAT, ir.Shape(["N", 3, 1, 1])
-    u = ir.val("u", ir.DataType.FLOAT, ["N", 3, 1, 1])
-    graph = ir.Graph([x, u], [y], nodes=[first, second], initializers=[kernel], opset_imports={"": 20}, name="graph")
-    differentiate(graph, y, [x], u)
-    return graph
-
-
-def test_a_strided_convolution_has_an_initializer_of_its_own_with_the_same_bytes() -> None:
-    content = RNG.standard_normal((3, 3, 3, 3)).astype(np.float32)
-    graph = strided_twice(ir.tensor(content, name="kernel"))
-    kernels = {name: value for name, value in graph.initializers.items() if "kernel" in name}
-    assert list(kernels) == ["kernel", "gradient/kernel"]  # once, though two nodes read it
-    assert np.shares_memory(kernels["gradient/kernel"].const_value.numpy(), kernels["kernel"].const_value.numpy())
-    assert all(value.const_value.name == name for name, value in kernels.items())
-    transposed = [node for node in graph if node.op_type == "ConvTranspose"]
-    assert [node.inputs[1].name for node in transposed] == ["gradient/kernel"] * 2
-
-
-def test_an_external_weight_stays_external_in_its_copy(tmp_path: Any) -> None:
-    content = RNG.standard_normal((3, 3, 3, 3)).astype(np.float32)
-    (tmp_path / "weights").write_bytes(bytes(16) + content.tobytes())
-    place = ("weights", 16, content.nbytes, ir.DataType.FLOAT)
-    tensor = ir.ExternalTensor(*place, shape=ir.Shape(content.shape), name="kernel", base_dir=str(tmp_path))
-    copy = strided_twice(tensor).initializers["gradient/kernel"].const_value
-    assert isinstance(copy, ir.ExternalTensor)
-    assert (copy.location, copy.offset, copy.length) == ("weights", 16, content.nbytes)
-    np.testing.assert_array_equal(copy.numpy(), content)
-
-
 # Pools
 
 TORCH_POOLS = [

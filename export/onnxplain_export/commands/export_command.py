@@ -23,6 +23,7 @@ folder. A torch module goes in by Python: onnxplain_export.export(module, folder
 PROOFS = {
     "forward": "the scores are the model's",
     "half": "the scores are those of the model's own half precision",
+    "float16": "with rounded weights the scores stay near the model's",
     "onward": "the scores follow from the explained value",
     "batch": "an image's scores don't depend on its neighbours",
     "gradient": "the gradient is that of finite differences",
@@ -59,6 +60,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--layer", action="append", default=[], metavar="NAME", help="a feature layer for CAM methods; repeatable"
     )
+    parser.add_argument("--float16", action="store_true", help="weights in half precision: files of half the size")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     _add_preprocessing(parser)
     add_single(parser)
@@ -101,6 +103,7 @@ def _bundle(arguments: argparse.Namespace, methods: list[str] | str | None, targ
         labels=arguments.labels,
         name=arguments.name,
         overwrite=arguments.overwrite,
+        float16=arguments.float16,
         layers=arguments.layer,
         **reading(arguments),
     )

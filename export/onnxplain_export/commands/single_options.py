@@ -11,6 +11,7 @@ from onnxplain.bundle_files import DESCRIPTION, read_bundle
 from onnxplain.errors import ParameterError, unknown
 from onnxplain.parameters import from_text
 from onnxplain_export.single import export_single
+from onnxplain_export.triton import write_triton
 
 Exporting = Callable[[list[str], Path], dict[str, Any]]
 """Writes a bundle with some methods to a folder, and returns its description."""
@@ -27,13 +28,16 @@ def add_single(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--free", action="append", default=[], metavar="NAME", help="a parameter that stays an input")
     group.add_argument("--rows", type=int, metavar="N", help=f"images × steps that a turn of its loop takes; {ROWS}")
     group.add_argument("--unrolled", action="store_true", help="copies of the graph in place of a Loop")
+    group.add_argument(
+        "--triton", type=Path, metavar="DIR", help="also write it into this model repository of a Triton server"
+    )
     group.add_argument("--picture-input", action="store_true", help="take uint8 pictures: preprocessing inside")
     group.add_argument("--picture-output", action="store_true", help="give heat map and overlay as uint8, too")
 
 
 def refuse_without_single(arguments: argparse.Namespace) -> None:
     """ParameterError for an option that only a single file has."""
-    for name in ("set", "free", "rows", "unrolled", "picture_input", "picture_output"):
+    for name in ("set", "free", "rows", "unrolled", "picture_input", "picture_output", "triton"):
         if getattr(arguments, name):
             raise ParameterError(f"--{name.replace('_', '-')} is for a single file; add --single METHOD")
 
@@ -49,6 +53,9 @@ def run_single(arguments: argparse.Namespace, exporting: Exporting) -> int:
             exporting([arguments.single], bundle)
             _write(arguments, bundle, target)
     print("\n".join(_told(target)))
+    if arguments.triton is not None:
+        name = arguments.name or target.stem
+        print(f"  served by Triton from {write_triton(target, arguments.triton, name, arguments.overwrite)}")
     return 0
 
 

@@ -14,6 +14,7 @@ import onnx_ir.passes.common as passes
 from onnxplain_export.autodiff import differentiate, reads
 from onnxplain_export.emitter import OPSET, Dim, Emitter, copied, dims
 from onnxplain_export.graphs.blocked import keep_blocked
+from onnxplain_export.graphs.portable import make_portable
 from onnxplain_export.graphs.sharing import repeat_rows
 from onnxplain_export.normalize import BATCH, Normalized, named_value
 from onnxplain_export.normalize.precision import forget_types
@@ -306,5 +307,6 @@ def close_frame(frame: Frame, name: str) -> ir.Model:
     )(model)
     infer_shapes(model)
     keep_blocked(model)
+    make_portable(model)
     passes.TopologicalSortPass()(model)
     return model

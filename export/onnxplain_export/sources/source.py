@@ -25,6 +25,7 @@ class Source:
     `changes` lists what was done to it on the way. `labels` are the classes' names where the model knows them.
     `activation` is what makes probabilities of scores that don't end in a softmax or sigmoid, where that is known.
     `examples` [rows, …] are inputs like those that the model is made for, where it knows some: proofs are made on them.
+    Where the weights were `rounded`, what is exported differs from the model by that.
     """
 
     model: ir.Model
@@ -37,6 +38,7 @@ class Source:
     labels: tuple[str, ...] | None = None
     activation: str | None = None
     examples: NDArray[np.float32] | None = None
+    rounded: bool = False
 
     @property
     def producer(self) -> str:

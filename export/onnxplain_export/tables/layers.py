@@ -112,10 +112,7 @@ class Layer:
         return self.op.Min(value, 0.0)
 
     def parts(self, sign: int) -> list[tuple[ir.Value, Callable[[], ir.Value]]]:
-        """The pairs (part of x, part of w) whose products are the contributions of that sign.
-
-        The weight's part is made anew at each call: see `_own_weight` among the derivative rules.
-        """
+        """The pairs (part of x, part of w) whose products are the contributions of that sign."""
         same, other = (self.positive, self.negative) if sign > 0 else (self.negative, self.positive)
         if is_never_negative(self.x):
             return [(self.x, lambda: same(self.weight))]

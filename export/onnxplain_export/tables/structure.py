@@ -56,7 +56,8 @@ def twin(
     for value, original in zip((*result.inputs, made), (*node.inputs, node.outputs[0]), strict=True):
         if value is not None and original is not None and value.shape is None:
             known = dims(original)
-            moved = known if batch is None or known is None else (batch, *known[1:])
+            batched = original is node.outputs[0] or op.wants(original)
+            moved = (batch, *known[1:]) if batch is not None and known is not None and batched else known
             value.shape, value.type = None if moved is None else ir.Shape(list(moved)), original.type
     return result
 

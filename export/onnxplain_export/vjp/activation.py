@@ -110,7 +110,8 @@ def hard_swish(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
 def mish(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """d(x t) = (t + x (1 - t²) σ(x)) dx with t = tanh(ln(1 + exp(x)))."""
     x = node.inputs[0]
-    t = op.Tanh(op.Softplus(x))
+    # OpenCV 5.0 takes any product with Tanh(Softplus(x)) for Mish(x).
+    t = op.Neg(op.Tanh(op.Neg(op.Softplus(x))))
     bend = op.Mul(op.Mul(x, op.Sigmoid(x)), op.Sub(1.0, op.Mul(t, t)))
     return (op.Mul(g, op.Add(t, bend)),)
 

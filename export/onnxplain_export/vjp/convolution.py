@@ -31,7 +31,7 @@ def conv_transpose(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     window, group = window_of(node), attribute(node, "group", 1)
     if attribute(node, "output_shape") is not None:
         raise NoGradientError(f"ConvTranspose (node {node.name!r}): output_shape must be resolved to pads first")
-    gx = op.Conv(g, _own_weight(op, weight), group=group, **_attributes(window)) if op.wants(x) else None
+    gx = op.Conv(g, weight, group=group, **_attributes(window)) if op.wants(x) else None
     gw = _weight_gradient(op, node, g, x) if op.wants(weight) else None
     return gx, gw, *(_bias_gradient(op, b, g, window.rank) for b in bias)
 
@@ -72,8 +72,7 @@ def _conv_adjoint(op: Emitter, node: ir.Node, weight: ir.Value | None, g: ir.Val
     if found is not None:
         return found
     padding = window.remainders(spatial_sizes(node))
-    own = _own_weight(op, weight)
-    return op.ConvTranspose(g, own, group=group, output_padding=padding, **_attributes(window))
+    return op.ConvTranspose(g, weight, group=group, output_padding=padding, **_attributes(window))
 
 
 def _at_stride_two(op: Emitter, node: ir.Node, window: Window, g: ir.Value, group: int) -> ir.Value | None:
@@ -119,26 +118,6 @@ def _flipped(op: Emitter, node: ir.Node, window: Window, group: int) -> ir.Value
         return flipped
     ends = [-window.kernel[axis] - 1 for axis in wide]
     return op.Slice(flipped, [-1] * len(wide), ends, [2 + axis for axis in wide], [-1] * len(wide))
-
-
-def _own_weight(op: Emitter, weight: ir.Value | None) -> ir.Value | None:
-    """The initializer once more under a name of its own, sharing its bytes; a computed weight as it is.
-
-    OpenVINO 2026.4 computes wrong results where a Conv and a ConvTranspose share one initializer (measured).
-    """
-    if weight is None or weight.const_value is None or not weight.is_initializer():
-        return weight
-    tensor, name = weight.const_value, f"{op.prefix}/{weight.name}"
-    if name in op.graph.initializers:
-        return op.graph.initializers[name]
-    if isinstance(tensor, ir.ExternalTensor):
-        place = (tensor.location, tensor.offset, tensor.length, tensor.dtype)
-        copy: ir.TensorProtocol = ir.ExternalTensor(*place, shape=tensor.shape, name=name, base_dir=tensor.base_dir)
-    else:
-        copy = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
-    value = ir.val(name, const_value=copy)
-    op.graph.register_initializer(value)
-    return value
 
 
 def _bias_gradient(op: Emitter, bias: ir.Value | None, g: ir.Value, rank: int) -> ir.Value | None:

@@ -14,6 +14,7 @@ from onnxplain.bundle_files import description_of, read_bundle
 from onnxplain.errors import OnnxplainError, ParameterError
 from onnxplain.explainer import Explainer
 from onnxplain.images import image_size
+from onnxplain.operators import required_operators
 from onnxplain.parameters import values_of
 from onnxplain.pictures import read_picture, write_png
 from onnxplain.predictions import predictions
@@ -30,6 +31,9 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--try", dest="picture", metavar="PICTURE", help="write it as the network sees it, and compare presets"
     )
+    parser.add_argument(
+        "--operators", action="store_true", help="print what it needs of onnxruntime, for a build with nothing else"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("seen.png"), metavar="PNG", help="default: seen.png")
     parser.add_argument("--no-verify", action="store_true", help="skip the check of the bundle's hashes")
     parser.set_defaults(run=run)
@@ -38,7 +42,9 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the bundle's description, or tries a picture."""
     bundle = read_bundle(arguments.bundle, not arguments.no_verify)
-    if arguments.json:
+    if arguments.operators:
+        print(required_operators(bundle), end="")
+    elif arguments.json:
         print(json.dumps(description_of(bundle.path), indent=2, ensure_ascii=False))
     elif arguments.picture is None:
         print("\n".join(_described(bundle)))
