@@ -6,6 +6,7 @@ which of its fused operators run depends on the machine, and a build that lacks 
 
 import importlib
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ def required_operators(bundle: Bundle) -> str:
         for graph in bundle.graphs.values():
             for level in LEVELS:
                 _convert(bundle.file_of(graph), converted, level)
-                model_processor(str(converted), found, types).process()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ResourceWarning)  # it leaves its file open
+                    model_processor(str(converted), found, types).process()
     lines = [f"# {bundle.name}: {', '.join(bundle.methods)}", *_lines(found, types)]
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxplain.bundle import Bundle, Method
 from onnxplain.errors import ParameterError
 from onnxplain.fills import fill_values
-from onnxplain.images import spatial_axes
+from onnxplain.images import SPATIAL
 from onnxplain_export.emitter import Emitter
 from onnxplain_export.single.assembly import Assembly
 
@@ -55,8 +55,8 @@ class Scene:
         layout, shape = self.bundle.image.layout, self.bundle.image.shape
         if layout is None:
             return (0, 0)
-        height, width = (shape[axis] for axis in spatial_axes(layout, np.empty((0,) * len(shape))))
-        return int(height), int(width)
+        height, width = (int(shape[axis]) for axis in SPATIAL[layout])
+        return height, width
 
     @property
     def map_axes(self) -> int:
@@ -150,8 +150,7 @@ class Scene:
     def _filled(self, name: str, value: Any) -> ir.Value:
         """A number, a named picture or an array as [1, …] values, each image's own mean colour as [N, …]."""
         if isinstance(value, str) and value == "mean" and (name == "fill" or self.bundle.inside is None):
-            axes = spatial_axes(str(self.bundle.image.layout), np.empty((0,) * len(self.bundle.image.shape)))
-            return self.op.ReduceMean(self.image, list(axes), keepdims=1)
+            return self.op.ReduceMean(self.image, list(SPATIAL[str(self.bundle.image.layout)]), keepdims=1)
         if isinstance(value, str) and value not in ("black", "white"):
             raise ParameterError(
                 f"{name}={value!r} isn't made inside a single file; give a number, black, white, mean or an array, or "

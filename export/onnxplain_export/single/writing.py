@@ -16,6 +16,7 @@ import onnx_ir.passes.common as passes
 from onnxplain.bundle import Bundle
 from onnxplain.bundle_files import METADATA, description_of, read_bundle
 from onnxplain.errors import OutputError
+from onnxplain.images import SPATIAL
 from onnxplain_export.memory import measured_memory
 from onnxplain_export.normalize import BATCH
 from onnxplain_export.normalize.shapes import infer_shapes
@@ -100,7 +101,9 @@ def _scene(assembly: Assembly, wanted: Asked) -> tuple[Scene, ir.Value | None]:
     """The file's inputs, and the picture as the network sees it where one comes in."""
     bundle, op, seen = assembly.bundle, assembly.op, None
     if wanted.picture_input:
-        picture = assembly.input("picture", [BATCH, "H", "W", 3], ir.DataType.UINT8)
+        resized = any(step["step"] in ("resize", "crop") for step in bundle.steps)
+        sides: Sequence[int | str] = ("H", "W") if resized else _image_size(bundle)
+        picture = assembly.input("picture", [BATCH, *sides, 3], ir.DataType.UINT8)
     else:
         image = assembly.input(bundle.image.name, bundle.image.shape, TYPES[bundle.image.dtype])
     others = {
@@ -125,6 +128,12 @@ def _scene(assembly: Assembly, wanted: Asked) -> tuple[Scene, ir.Value | None]:
         scene.image.shape = ir.Shape(list(bundle.image.shape))
         scene.image.type = ir.TensorType(TYPES[bundle.image.dtype])
     return scene, seen
+
+
+def _image_size(bundle: Bundle) -> tuple[int, int]:
+    """Height and width of the network's input, all of whose axes are known."""
+    height, width = (int(bundle.image.shape[axis]) for axis in SPATIAL[str(bundle.image.layout)])
+    return height, width
 
 
 def _free_input(assembly: Assembly, name: str) -> ir.Value:
