@@ -38,7 +38,7 @@ def main() -> None:
             print(f"{bundle.name}: raw map, heat map (of 255), one Run, the engine", flush=True)
             explainer = Explainer(bundle, device="cpu")
             for name, method in explainer.bundle.methods.items():
-                if method.loop in RECIPES and method.finish != "eigencam":
+                if method.loop in RECIPES and method.finish not in ("eigencam", "total_indices", "dependence"):
                     print(f"  {name:26} {measured(explainer, name, picture, Path(folder))}", flush=True)
 
 

@@ -46,7 +46,7 @@ def asked(
         raise ParameterError(no_method(bundle, method))
     entry = bundle.methods[method]
     if entry.loop not in RECIPES:
-        raise ParameterError(f"{method} has no form in one graph: {REASONS.get(entry.loop, 'its loop is the engine')}")
+        raise ParameterError(f"{method} has no form in one graph: {REASONS.get(entry.loop, 'the engine runs it')}")
     checked = check_parameters(entry, parameters)
     _check_baselines(entry, checked, free)
     for name in free:

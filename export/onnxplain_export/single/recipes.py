@@ -1,6 +1,7 @@
 """How a method's map comes out of the bundle's graphs in one run: one recipe for each of the engine's loops.
 
-What isn't here depends on itself (guided integrated gradients), is solved outside (LIME), or segments pictures (XRAI).
+What isn't here depends on itself (guided integrated gradients), runs the network on what it found (Score-CAM), or
+segments pictures (XRAI).
 """
 
 from collections.abc import Callable
@@ -12,10 +13,12 @@ from onnxplain.errors import ParameterError
 from onnxplain.integration import points_of
 from onnxplain.loops.paths import expected_draws, points_of_noise
 from onnxplain.plans import Steps, find_plan
+from onnxplain.segments import grid
+from onnxplain.solvers import find_solver
 from onnxplain_export.single.cams import CAMS, positive, upsampled
 from onnxplain_export.single.layers import chosen_layer, layer_run
 from onnxplain_export.single.scene import Scene
-from onnxplain_export.single.summing import summed
+from onnxplain_export.single.summing import combined, summed
 
 Recipe = Callable[[Scene], ir.Value]
 
@@ -121,12 +124,37 @@ def guided_gradcam(scene: Scene) -> ir.Value:
     return op.Mul(maps, guided["total"])
 
 
+LINEAR = ("shapley", "ridge")
+"""The solvers whose values are weighted sums of the scores."""
+
+
+@recipe("solve")
+def solve(scene: Scene) -> ir.Value:
+    """Every pixel's segment's value, of solvers whose values are linear in the scores, for segments on a grid."""
+    name, parameters = scene.method.finish, scene.parameters
+    if name not in LINEAR:
+        raise ParameterError(f"{scene.method.name} has no form in one graph: {REASONS['solve']}")
+    if not isinstance(parameters["segments"], str) or parameters["segments"] != "grid":
+        raise ParameterError("a single file's segments are a grid's: segments must be 'grid'")
+    height, width = scene.size
+    if int(parameters["cells"]) > min(height, width):
+        raise ParameterError(f"cells={parameters['cells']} is out of range for an image of {height}x{width}")
+    segments = grid(int(parameters["cells"]), height, width)
+    solver = find_solver(name)
+    design = solver.design(parameters, int(segments.max()) + 1)
+    # What each score adds to each value: the values of scores that are 1 in one place.
+    weights = solver.solve(design, np.eye(len(design.states)), parameters).T.astype(np.float32)
+    pixels = scene.op.constant(segments[None], np.int64)
+    values = combined(scene, scene.method.graph, design.states, weights, segments=pixels)
+    return scene.op.Unsqueeze(scene.op.Gather(values, segments, axis=2), [scene.map_axes])
+
+
 REASONS = {
     "cam": "it takes a singular vector, for which ONNX has no operator",
     "blur_integrated_gradients": "the engine blurs the image between the runs",
     "guided_integrated_gradients": "each of its steps depends on the one before",
     "xrai": "it segments the picture",
-    "solve": "what the masked images score is solved for the segments outside",
+    "solve": "its values are no weighted sum of the scores of masked images",
     "scorecam": "the layer's features become the masks of further runs",
     "ablation_cam": "it runs the network once for every channel of a layer",
     "recipro_cam": "it runs the network once for every place of a layer",

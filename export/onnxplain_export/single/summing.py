@@ -23,26 +23,60 @@ def summed(scene: Scene, graph: str, outputs: Sequence[str], table: Table) -> li
     table = table[: scene.most_steps]
     if scene.unrolled:
         return _copies(scene, graph, outputs, table)
-    return _Turns(scene, graph, outputs, table).made()
+    return _Turns(scene, graph, outputs, table, [scene.assembly.shape_of(graph, name) for name in outputs]).made()
 
 
-def _copies(scene: Scene, graph: str, outputs: Sequence[str], table: Table) -> list[ir.Value]:
+def combined(scene: Scene, graph: str, table: Table, weights: Table, **given: ir.Value) -> ir.Value:
+    """Σ_k weights[k] · scores[:, k] of the graph's scores [N, S, T] at the steps of a table: [N, T, columns].
+
+    `weights` is [S, columns]; `given` is fed as it is, by role.
+    """
+    table, weights = table[: scene.most_steps], weights[: scene.most_steps]
+    if scene.unrolled:
+        return _copies(scene, graph, ("scores",), table, weights, given)[0]
+    return _Turns(scene, graph, ("scores",), table, [[BATCH, "T", weights.shape[1]]], weights, given).made()[0]
+
+
+def _copies(
+    scene: Scene,
+    graph: str,
+    outputs: Sequence[str],
+    table: Table,
+    weights: Table | None = None,
+    given: Mapping[str, ir.Value] | None = None,
+) -> list[ir.Value]:
     sums: list[ir.Value] = []
     for start in range(0, len(table), scene.rows):
-        part = scene.op.floats(table[None, start : start + scene.rows])
-        found = scene.assembly.embed(graph, scene.feeds(graph, steps=part))
+        rows = slice(start, start + scene.rows)
+        found = scene.assembly.embed(graph, scene.feeds(graph, steps=scene.op.floats(table[None, rows]), **given or {}))
         parts = [found[name] for name in outputs]
+        if weights is not None:
+            parts = [_weighed(scene.op, part, scene.op.floats(weights[rows])) for part in parts]
         sums = [scene.op.Add(total, part) for total, part in zip(sums, parts, strict=True)] if sums else parts
     return sums
+
+
+def _weighed(op: Emitter, scores: ir.Value, weights: ir.Value) -> ir.Value:
+    """[N, K, T] and [K, columns] → [N, T, columns]."""
+    return op.MatMul(op.Transpose(scores, perm=[0, 2, 1]), weights)
 
 
 class _Turns:
     """The loop: its state is the scores and the settled targets, known from the first turn on, and the sums."""
 
-    def __init__(self, scene: Scene, graph: str, outputs: Sequence[str], table: Table) -> None:
-        self.scene, self.graph, self.outputs, self.table = scene, graph, outputs, table
+    def __init__(
+        self,
+        scene: Scene,
+        graph: str,
+        outputs: Sequence[str],
+        table: Table,
+        shapes: Sequence[Shape],
+        weights: Table | None = None,
+        given: Mapping[str, ir.Value] | None = None,
+    ) -> None:
+        self.scene, self.graph, self.outputs, self.table, self.shapes = scene, graph, outputs, table, shapes
+        self.weights, self.given = weights, given or {}
         self.classes: Shape = [BATCH, *scene.bundle.scores.shape[1:]]
-        self.shapes: list[Shape] = [scene.assembly.shape_of(graph, name) for name in outputs]
         # Where the explained value lies inside the network, the scores have been found with it.
         self.scores_known = scene.bundle.inside is not None
         # So many steps that images × steps × targets are `rows` at most, and at least one.
@@ -79,13 +113,21 @@ class _Turns:
         op = Emitter(body, "loop")
         if not self.scores_known:
             scores, settled = self._answered(op, turn, scores, settled)
-        found = self.scene.assembly.embed(self.graph, self._feeds(op, turn, scores, settled), body, body)
+        start = op.Mul(turn, self.steps_a_turn)
+        # Behind a table's end Slice stops.
+        part = [op.Unsqueeze(edge, [0]) for edge in (start, op.Add(start, self.steps_a_turn))]
+        found = self.scene.assembly.embed(self.graph, self._feeds(op, part, scores, settled), body, body)
         _give(op, going, [], ir.DataType.BOOL)
         _give(op, scores, self.classes)
         _give(op, settled, [BATCH, "T"], ir.DataType.INT64)
         for total, name, shape in zip(sums, self.outputs, self.shapes, strict=True):
-            _give(op, op.Add(total, found[name]), shape)
+            _give(op, op.Add(total, self._term(op, found[name], part)), shape)
         return body
+
+    def _term(self, op: Emitter, found: ir.Value, part: Sequence[ir.Value]) -> ir.Value:
+        if self.weights is None:
+            return found
+        return _weighed(op, found, op.Slice(self.scene.op.floats(self.weights), *part, [0]))
 
     def _answered(self, op: Emitter, turn: ir.Value, scores: ir.Value, settled: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Scores and targets: found in the first turn, passed on in the others."""
@@ -104,13 +146,13 @@ class _Turns:
             value.shape, value.type = like.shape, like.type
         return made[0], made[1]
 
-    def _feeds(self, op: Emitter, turn: ir.Value, scores: ir.Value, settled: ir.Value) -> Mapping[str, ir.Value]:
+    def _feeds(
+        self, op: Emitter, part: Sequence[ir.Value], scores: ir.Value, settled: ir.Value
+    ) -> Mapping[str, ir.Value]:
         """What a turn's run is fed: its part of the table, and what the scores say."""
         scene = self.scene
-        steps, start = scene.op.floats(self.table[None]), op.Mul(turn, self.steps_a_turn)
-        # Behind the table's end Slice stops.
-        begin, end = (op.Unsqueeze(edge, [0]) for edge in (start, op.Add(start, self.steps_a_turn)))
-        given = {"steps": op.Slice(steps, begin, end, [1]), "target": settled}
+        given = {**self.given, "target": settled}
+        given["steps"] = op.Slice(scene.op.floats(self.table[None]), *part, [1])
         if scene.bundle.graphs[self.graph].takes("reference"):
             given["reference"] = scene.explained(op, scores, settled)
         return scene.feeds(self.graph, **given)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxplain.activations import activate
-from onnxplain.bundle import Bundle, Parameter
+from onnxplain.bundle import Bundle, Parameter, Single
 from onnxplain.bundle_files import description_of, read_bundle
 from onnxplain.errors import OnnxplainError, ParameterError
 from onnxplain.explainer import Explainer
@@ -69,6 +69,8 @@ def _described(bundle: Bundle) -> Iterator[str]:
     yield _classes(bundle)
     yield f"preprocessing: {_preset(bundle)}"
     yield from (f"  {_step(step)}" for step in bundle.steps)
+    if bundle.single is not None:
+        yield _inside(bundle.single)
     yield "methods:"
     for method in bundle.methods.values():
         yield f"  {method.name}: {method.about or method.plan}; explains {method.explains}"
@@ -79,6 +81,13 @@ def _described(bundle: Bundle) -> Iterator[str]:
         yield f"layer {layer.name} {_shape(layer.shape)}, {grid}{' (default)' if layer.default else ''}"
     yield "verified at export:" if bundle.verification else "never verified"
     yield from (f"  {name}: {_measured(entry)}" for name, entry in bundle.verification.items())
+
+
+def _inside(single: Single) -> str:
+    """What a single file has baked in, and what it does beside the map."""
+    baked = [f"{name} {value}" for name, value in single.parameters.items() if name not in single.free]
+    also = ["preprocessing"] * single.picture_input + ["heat map and overlay"] * single.picture_output
+    return f"one file, one run: {'; '.join([', '.join([single.method, *baked]), *also])}"
 
 
 def _classes(bundle: Bundle) -> str:
