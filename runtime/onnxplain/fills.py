@@ -31,7 +31,8 @@ def fill_values(name: str, value: Any, rows: Array, bundle: Bundle, seed: int = 
     if isinstance(value, str):
         if value == "random":
             return random_fill(rows, seed, 0)
-        if bundle.inside and name == "baseline":
+        # A single file that takes pictures calls the image, which it makes inside, its explained value.
+        if bundle.inside and bundle.inside.name != bundle.image.name and name == "baseline":
             raise ParameterError(
                 f"{name}={value!r} is a picture, but {bundle.inside.name!r} lies inside the network; give a number or "
                 "an array, such as explainer.values(...) of a neutral input"

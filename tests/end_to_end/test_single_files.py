@@ -187,6 +187,19 @@ def test_from_a_camera_frame_to_a_picture(bundle, tmp_path, layer_method):
         single.explain(np.zeros((1, 3, 27, 34), np.float32))
 
 
+def test_a_picture_in_and_a_baseline_of_another(bundle, tmp_path):
+    explainer = Explainer(bundle, device="cpu")
+    options: dict[str, Any] = {"picture_input": True, "free": ["baseline"]}
+    file = export_single(bundle, tmp_path / "one.onnx", "integrated_gradients", parameters={"steps": 4}, **options)
+    single = Explainer(file, device="cpu")
+    picture = np.random.default_rng(2).integers(0, 256, (40, 51, 3), dtype=np.uint8)
+    for baseline in (0.0, "white", np.full((3, 1, 1), 0.2, np.float32)):
+        expected = explainer.explain(picture, "integrated_gradients", steps=4, baseline=baseline).attribution
+        assert apart(single.explain(picture, baseline=baseline).attribution, expected) < 1e-5
+    with pytest.raises(ParameterError, match="is made of the image that this file prepares inside"):
+        single.explain(picture, baseline="mean")
+
+
 def test_the_loop_takes_as_much_memory_as_one_turn(bundle, tmp_path):
     few_steps, many = (
         export_single(bundle, tmp_path / f"{n}.onnx", "smoothgrad", parameters={"samples": n}, rows=4) for n in (8, 64)
@@ -303,7 +316,7 @@ def test_the_command(tmp_path, capsys, pictures):
     )
     assert main(["explain", str(file), str(pictures[0]), "--method", "smoothgrad", "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "report.html").is_file()
-    assert main(["info", str(file), "--try", str(pictures[0])]) == 0
+    assert main(["info", str(file), "--try", str(pictures[0]), "-o", str(tmp_path / "seen.png")]) == 0
     assert main(["export", str(MODELS / "honest.onnx"), "--unrolled"]) != 0
     assert "--unrolled is for a single file" in capsys.readouterr().err
 
