@@ -75,7 +75,7 @@ def _images_like(name: str, parameters: Mapping[str, Any], rows: Array, bundle: 
     """What a single file's `baseline` or `fill` is made for: the images, or anything of their shape for a picture."""
     if not bundle.takes_pictures:
         return rows
-    if parameters.get(name) in ("mean", "blur", "random"):
+    if isinstance(parameters[name], str) and parameters[name] not in ("black", "white"):
         raise ParameterError(
             f"{name}={parameters[name]!r} is made of the image that this file prepares inside; "
             "give a number, black, white or an array"

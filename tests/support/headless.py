@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class PageError(Exception):
 class Browser:
     """One browser with one page, and all that the page complained about."""
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self, profile: Path, options: Sequence[str] = ("--disable-gpu",)) -> None:
         assert CHROMIUM is not None
         self._number, self._rest, self._seen = 0, b"", list[dict[str, Any]]()
         self.complaints: list[str] = []
@@ -36,7 +37,7 @@ class Browser:
                 CHROMIUM,
                 "--headless",
                 "--no-sandbox",
-                "--disable-gpu",
+                *options,
                 "--disable-dev-shm-usage",
                 "--remote-debugging-pipe",
                 f"--user-data-dir={profile}",
