@@ -15,6 +15,7 @@ from typing import Any
 import bench_table
 import coverage_table
 import ground_truth_table
+import portability_table
 from onnxplain.preprocessing import PRESETS
 from onnxplain_export.methods import CORE, graphs_of
 from onnxplain_export.methods.activation import ACTIVATION
@@ -107,6 +108,8 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "accuracies": accuracies,
     "ground truth": ground_truth_table.table,
     "speed": bench_table.table,
+    "portability": portability_table.table,
+    "runtime faults": portability_table.faults,
 }
 
 
