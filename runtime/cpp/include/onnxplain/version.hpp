@@ -1,0 +1,7 @@
+#pragma once
+
+namespace onnxplain {
+
+constexpr const char* VERSION = "0.1.0";
+
+}  // namespace onnxplain
