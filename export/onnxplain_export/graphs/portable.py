@@ -10,6 +10,7 @@ exactly that 1/6; the next float differs by less than the product's rounding.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -36,7 +37,7 @@ def make_portable(model: ir.Model) -> None:
 def _keep_weights_apart(graph: ir.Graph) -> None:
     """Gives the transposed uses of a weight that is also used as it is numbers of their own."""
     fixed = _fixed(graph)
-    plain, turned = set[str](), dict[str, list[Place]]()
+    plain, turned = set[int](), dict[int, list[Place]]()
     for node in graph:
         if node.op_type not in PRODUCTS:
             continue
@@ -49,7 +50,7 @@ def _keep_weights_apart(graph: ir.Graph) -> None:
                 plain.add(key)
             elif _is_square(place[0].inputs[place[1]]) or node.op_type == "ConvTranspose":
                 turned.setdefault(key, []).append(place)
-    op, own = Emitter(graph, "portable"), dict[str, ir.Value]()
+    op, own = Emitter(graph, "portable"), dict[int, ir.Value]()
     for key, places in turned.items():
         for node, index in places if key in plain else ():
             weight = node.inputs[index]
@@ -59,18 +60,22 @@ def _keep_weights_apart(graph: ir.Graph) -> None:
             node.replace_input_with(index, own[key])
 
 
-def _fixed(graph: ir.Graph) -> dict[ir.Value | None, str]:
-    """What depends on no input, with a text that is the same for what is computed alike."""
-    fixed: dict[ir.Value | None, str] = {value: str(name) for name, value in graph.initializers.items()}
+def _fixed(graph: ir.Graph) -> dict[ir.Value | None, int]:
+    """What depends on no input, with a number that is the same for what is computed alike."""
+    fixed: dict[ir.Value | None, int] = {}
+    numbers: dict[Any, int] = {}
+    for value in graph.initializers.values():
+        fixed[value] = numbers.setdefault(value, len(numbers))
     for node in graph:
         given = [value for value in node.inputs if value is not None]
         if given and all(value in fixed for value in given) and not subgraphs(node) and len(node.outputs) == 1:
-            how = sorted((name, str(attribute(node, name))) for name in node.attributes)
-            fixed[node.outputs[0]] = f"{node.op_type}{how}({', '.join(fixed[value] for value in given)})"
+            how = tuple(sorted((name, str(attribute(node, name))) for name in node.attributes))
+            key = node.op_type, how, tuple(fixed.get(value) for value in node.inputs)
+            fixed[node.outputs[0]] = numbers.setdefault(key, len(numbers))
     return fixed
 
 
-def _origin(node: ir.Node, index: int, fixed: dict[ir.Value | None, str]) -> tuple[Place, bool]:
+def _origin(node: ir.Node, index: int, fixed: dict[ir.Value | None, int]) -> tuple[Place, bool]:
     """Where a fixed operand enters the views and transpositions before a product, and whether these turn it."""
     is_turned = node.op_type == "ConvTranspose"
     if node.op_type == "Gemm":

@@ -17,6 +17,7 @@ from onnxplain.bundle import Bundle
 from onnxplain.bundle_files import METADATA, description_of, read_bundle
 from onnxplain.errors import OutputError
 from onnxplain.images import SPATIAL
+from onnxplain_export.graphs.portable import make_portable
 from onnxplain_export.memory import measured_memory
 from onnxplain_export.normalize import BATCH
 from onnxplain_export.normalize.shapes import infer_shapes
@@ -172,6 +173,9 @@ def _closed(model: ir.Model) -> ir.Model:
         passes.NameFixPass(),
     )(model)
     infer_shapes(model)
+    # Each graph is portable by itself; side by side they may read one weight in two ways.
+    make_portable(model)
+    passes.TopologicalSortPass()(model)
     return model
 
 

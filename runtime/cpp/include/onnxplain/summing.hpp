@@ -41,7 +41,7 @@ void over_broadcast(const Shape& large, const Shape& small, const Act& act) {
 
 // total / norm, and 0 where norm is 0: a pixel that no step touched.
 template <class T>
-Array<float> mean_of(const Array<T>& total, const Array<T>& norm) {
+Array<float> mean_of(Array<T> total, const Array<T>& norm) {
   const bool ones = std::all_of(norm.values.begin(), norm.values.end(), [](T each) { return each == 1; });
   if constexpr (std::is_same_v<T, float>) {
     if (ones) return total;
@@ -76,6 +76,8 @@ class Sum {
   }
   bool one() const { return runs_ == 1; }
   const Array<float>& single() const { return one_; }
+  // The same, moved away: a large map isn't copied.
+  Array<float> taken() { return std::move(one_); }
   Array<double> total() const { return one() ? converted<double>(one_) : total_; }
   const Array<double>& double_total() const { return total_; }
 

@@ -126,9 +126,9 @@ struct Work {
   Array<float> sum(const Pass& pass = {}) const {
     check_finish(method.finish);
     Array<float> maps;
-    over_groups({"total", "norm"}, pass, [&](Range group, const std::vector<Sum>& sums) {
+    over_groups({"total", "norm"}, pass, [&](Range group, std::vector<Sum>& sums) {
       put(maps, group,
-          sums[0].one() ? mean_of(sums[0].single(), sums[1].single())
+          sums[0].one() ? mean_of(sums[0].taken(), sums[1].single())
                         : mean_of(sums[0].double_total(), sums[1].double_total()));
     });
     return maps;
@@ -174,7 +174,7 @@ struct Work {
     Array<float> gradients;
     for (const Chunk& chunk : plan(graph, 1, images_there)) {
       const Parts parts = run_chunk(*sessions, graph, {"total", "norm"}, all, chunk);
-      put(gradients, chunk.images, mean_of(parts[0], parts[1]), images_there);
+      put(gradients, chunk.images, mean_of(std::move(parts[0]), parts[1]), images_there);
     }
     return gradients;
   }
