@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -165,10 +166,22 @@ inline std::int64_t free_memory() {
   return least.value_or(FREE_WHERE_UNKNOWN);
 }
 
+// What was free a tenth of a second ago at most: asking the system takes as long as a small network's run.
+inline std::int64_t free_memory_of_late() {
+  thread_local std::chrono::steady_clock::time_point asked;
+  thread_local std::int64_t found = -1;
+  const auto now = std::chrono::steady_clock::now();
+  if (found < 0 || now - asked > std::chrono::milliseconds(100)) {
+    found = free_memory();
+    asked = now;
+  }
+  return found;
+}
+
 // Bytes that a call may add to the process: `memory`, or half of what is free now.
 inline std::int64_t room(const Memory& memory) {
   if (!memory.none()) return parse_memory(memory);
-  return static_cast<std::int64_t>(static_cast<double>(free_memory()) * SAFE_SHARE);
+  return static_cast<std::int64_t>(static_cast<double>(free_memory_of_late()) * SAFE_SHARE);
 }
 
 // How many images times steps fit in one run; ParameterError where `memory` is less than a single row needs.
