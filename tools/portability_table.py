@@ -41,7 +41,7 @@ def table() -> Iterator[str]:
         f"The largest relative difference (L2) to onnxruntime {made['onnxruntime']} on the CPU, over the graphs of a "
         "CNN, a MobileNet-like network with pads that differ at both ends, and a vision transformer, for one and for "
         "two classes. Where graphs don't run, how many, and the reason. WebGPU is computed in software (SwiftShader). "
-        "Made by `tools/portability.py`."
+        f"{_partial(runtimes)}Made by `tools/portability.py`."
     )
     yield ""
     yield f"| graphs | {' | '.join(f'{name} {_short(found)}' for name, found in runtimes.items())} |"
@@ -55,6 +55,14 @@ def table() -> Iterator[str]:
     yield from _every_graph(runtimes)
     yield ""
     yield "</details>"
+
+
+def _partial(runtimes: Mapping[str, Any]) -> str:
+    """Which runtimes ran only some of the cases."""
+    counts = {name: sum(cell is not None for cell in found["cases"].values()) for name, found in runtimes.items()}
+    most = max(counts.values())
+    few = [f"{name} ran {count} of {most} cases. " for name, count in counts.items() if count < most]
+    return "".join(few)
 
 
 def faults() -> Iterator[str]:
