@@ -299,8 +299,13 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(FAULTS)}")
     parser.add_argument("--list", action="store_true", help=f"write them all to {TABLE.name}")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="leave models and inputs there")
-    parser.add_argument("--work", type=Path, default=portability.WORK)
+    parser.add_argument("--work", type=Path, default=portability.WORK, help="where runtimes are installed")
     arguments = parser.parse_args()
+    for name in arguments.names:
+        if name not in FAULTS:
+            parser.error(f"unknown fault {name!r}; known: {', '.join(FAULTS)}")
+    if not arguments.names and not arguments.list:
+        parser.error(f"name one of {', '.join(FAULTS)}")
     if arguments.list:
         TABLE.write_text(f"# Faults of runtimes\n\n{INTRODUCTION}\n\n{table()}\n", "utf-8")
     still = []

@@ -143,7 +143,11 @@ def serve(output: Path, port: int) -> None:
     with tempfile.TemporaryDirectory() as root:
         (Path(root) / "onnxplain").symlink_to(output.resolve())
         handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=root)
-        with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        try:
+            listening = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        except OSError as error:
+            sys.exit(f"port {port} can't be had ({error.strerror}); use --port N")
+        with listening as server:
             print(f"open http://127.0.0.1:{server.server_address[1]}/onnxplain/ (Ctrl-C ends)", flush=True)
             try:
                 server.serve_forever()

@@ -312,3 +312,17 @@ def test_both_engines_have_one_version(tmp_path: Path) -> None:
     assert found == package["version"] == lock["version"] == __version__
     # Where packages come from is the installation's own matter.
     assert not any("resolved" in entry for entry in lock["packages"].values())
+
+
+def test_options_that_do_not_exist_and_pictures_that_are_no_bytes_are_refused(toy, images, tmp_path):
+    picture = {"data": images[0].astype(np.float32), "width": 4, "height": 4}
+    calls = [
+        {"what": "explain", "images": list(images), "options": {"method": "smoothgrad", "samples": 5}},
+        {"what": "explain", "images": list(images), "options": {"target": 1}},
+        {"what": "explain", "images": [picture]},
+    ]
+    option, target, bytes_ = run_calls(tmp_path, calls, runtime="node", bundle=toy)
+    assert "unknown option 'samples'" in option.message
+    assert "a method's parameters go into parameters: { samples: … }" in option.message
+    assert "unknown option 'target'" in target.message
+    assert "a picture's data are bytes (Uint8Array), not" in bytes_.message

@@ -265,6 +265,7 @@ def test_what_cannot_be_is_said(bundle, tmp_path):
     refused(ParameterError, r"unknown parameter of smoothgrad 'noize'", free=["noize"])
     refused(ParameterError, "samples=0 is out of range", parameters={"samples": 0})
     refused(ParameterError, "rows=0", rows=0)
+    refused(ParameterError, "gradient has no parameter that can stay an input", "gradient", free=["seed"])
     refused(ParameterError, "draws its baselines", method="expected_gradients")
     refused(ParameterError, "isn't made inside a single file", "integrated_gradients", parameters={"baseline": "blur"})
     refused(ParameterError, "did you mean", "smoothgrat")
@@ -327,3 +328,14 @@ def test_batch_jobs_take_single_files(bundle, tmp_path, pictures):
     maps = np.load(next((tmp_path / "out").rglob("*smoothgrad*.npy")))
     expected = Explainer(bundle, device="cpu").explain(pictures[:3], "smoothgrad", samples=3).attribution
     assert apart(maps.astype(np.float32), expected) < 1e-3
+
+
+def test_the_command_says_what_it_assumes_and_what_it_can_not_change(bundle, tmp_path, capsys, pictures):
+    file = tmp_path / "honest.gradient.onnx"
+    assert main(["export", str(MODELS / "honest.onnx"), "--single", "gradient", "-o", str(file)]) == 0
+    assert "'torchvision' is assumed and part of the file" in capsys.readouterr().err
+    assert main(["explain", str(file), str(pictures[0]), "-o", str(tmp_path / "out")]) == 0  # its own method
+    for words in (["--float16"], ["--preprocessing", "caffe"], ["--labels", "x.txt"], ["--layer", "x"]):
+        assert main(["export", str(bundle), "--single", "gradient", *words, "-o", str(tmp_path / "no.onnx")]) == 2
+        assert f"{words[0]} is chosen when a bundle is made" in capsys.readouterr().err
+    assert not (tmp_path / "no.onnx").exists()

@@ -1,6 +1,7 @@
 """The options of `onnxplain export --single`: one method as one file."""
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,11 @@ from onnxplain_export.triton import write_triton
 Exporting = Callable[[list[str], Path], dict[str, Any]]
 """Writes a bundle with some methods to a folder, and returns its description."""
 ROWS = 8
+SETTLED = (
+    *("preprocessing", "mean", "std", "scale", "colour", "resize", "crop", "kernel", "labels", "layer", "float16"),
+    *("methods", "size", "score", "activation", "score_output", "image_input", "wrt", "quantized", "cotangent", "axis"),
+)
+"""The options of export that say what a bundle is."""
 
 
 def add_single(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +52,7 @@ def run_single(arguments: argparse.Namespace, exporting: Exporting) -> int:
     """Writes the file, by way of a bundle where the model isn't one already, and says what it takes and gives."""
     target = arguments.output or Path(f"{arguments.model.stem}.{arguments.single}.onnx")
     if (arguments.model / DESCRIPTION).is_file():
+        _refuse_for_a_bundle(arguments)
         _write(arguments, arguments.model, target)
     else:
         with tempfile.TemporaryDirectory() as folder:
@@ -53,10 +60,27 @@ def run_single(arguments: argparse.Namespace, exporting: Exporting) -> int:
             exporting([arguments.single], bundle)
             _write(arguments, bundle, target)
     print("\n".join(_told(target)))
+    read = read_bundle(target)
+    if read.assumed:
+        print(
+            f"no --preprocessing was named: {read.preset!r} is assumed and part of the file; see what the network sees "
+            f"with: onnxplain info {target} --try PICTURE",
+            file=sys.stderr,
+        )
     if arguments.triton is not None:
         name = arguments.name or target.stem
         print(f"  served by Triton from {write_triton(target, arguments.triton, name, arguments.overwrite)}")
     return 0
+
+
+def _refuse_for_a_bundle(arguments: argparse.Namespace) -> None:
+    """ParameterError for what was settled when the bundle was made."""
+    for name in SETTLED:
+        if getattr(arguments, name) not in (None, False, [], "logits"):
+            raise ParameterError(
+                f"--{name.replace('_', '-')} is chosen when a bundle is made; give the model itself, or export the "
+                "bundle again"
+            )
 
 
 def _write(arguments: argparse.Namespace, bundle: Path, target: Path) -> None:

@@ -72,8 +72,10 @@ def _check_baselines(method: Method, parameters: Mapping[str, Any], free: Sequen
 
 def _check_free(method: Method, name: str) -> None:
     allowed = [entry for entry in method.parameters if entry in (*FREE_NUMBERS, *FILLS)]
+    if not allowed:
+        raise ParameterError(f"{method.name} has no parameter that can stay an input, not {name!r}")
     if name not in method.parameters:
         raise ParameterError(unknown(f"parameter of {method.name}", name, allowed))
     if name not in allowed:
-        can = f"; free can be: {', '.join(allowed)}" if allowed else ""
-        raise ParameterError(f"{name} is part of what the file is made of and can't stay an input{can}")
+        can = ", ".join(allowed)
+        raise ParameterError(f"{name} is part of what the file is made of and can't stay an input; free can be: {can}")

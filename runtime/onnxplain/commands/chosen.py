@@ -13,8 +13,13 @@ from onnxplain.regions import lacking, refuse_lacking
 ALL = "all"
 
 
-def named_methods(text: str, bundle: Bundle) -> list[str]:
-    """The methods of "A,B", or all of the bundle; ParameterError for one that it lacks."""
+def named_methods(text: str | None, bundle: Bundle) -> list[str]:
+    """The methods of "A,B", or all of the bundle; ParameterError for one that it lacks.
+
+    Unless named, the gradient, or what a single file is for.
+    """
+    if text is None:
+        text = "gradient" if bundle.single is None else bundle.single.method
     names = list(bundle.methods) if text == ALL else [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if split_method(name, None)[0] not in bundle.methods:

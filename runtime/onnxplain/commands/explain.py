@@ -61,7 +61,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             nargs="+",
             help="picture files, folders, or patterns; of networks that take other things, .npy or .npz files",
         ),
-        add("--method", default="gradient", metavar="A,B", help="one or more methods of the bundle, or all"),
+        add("--method", metavar="A,B", help="one or more methods of the bundle, or all; default: gradient"),
         add("--target", action="append", metavar="CLASS", help="class name, number, or top (default); repeatable"),
         add("--cotangent", type=Path, metavar="FILE", help="a .npy array: the weighted sum of the output to explain"),
         add("--top", type=int, metavar="N", help="explain each picture's N best classes"),

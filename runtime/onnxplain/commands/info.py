@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxplain.activations import activate
-from onnxplain.bundle import Bundle, Parameter, Single
+from onnxplain.bundle import Bundle, Graph, Parameter, Single
 from onnxplain.bundle_files import description_of, read_bundle
 from onnxplain.errors import OnnxplainError, ParameterError
 from onnxplain.explainer import Explainer
@@ -64,13 +64,14 @@ def _described(bundle: Bundle) -> Iterator[str]:
         for entry in entries:
             note = "" if entry.explained else " (not explained)"
             yield f"{kind} {entry.name} {_shape(entry.shape)}{note}"
-    if bundle.inside:
+    if bundle.inside and not bundle.takes_pictures:
         yield f"explained at {bundle.inside.name} {_shape(bundle.inside.shape)}, inside the network"
     yield _classes(bundle)
     yield f"preprocessing: {_preset(bundle)}"
     yield from (f"  {_step(step)}" for step in bundle.steps)
     if bundle.single is not None:
         yield _inside(bundle.single)
+        yield from _taken_and_given(bundle.graphs[bundle.scoring])
     yield "methods:"
     for method in bundle.methods.values():
         yield f"  {method.name}: {method.about or method.plan}; explains {method.explains}"
@@ -88,6 +89,12 @@ def _inside(single: Single) -> str:
     baked = [f"{name} {value}" for name, value in single.parameters.items() if name not in single.free]
     also = ["preprocessing"] * single.picture_input + ["heat map and overlay"] * single.picture_output
     return f"one file, one run: {'; '.join([', '.join([single.method, *baked]), *also])}"
+
+
+def _taken_and_given(graph: Graph) -> Iterator[str]:
+    inputs = ", ".join(f"{entry.name} {entry.dtype} {_shape(entry.shape)}" for entry in graph.inputs)
+    yield f"  takes {inputs}"
+    yield f"  gives {', '.join(graph.outputs)}"
 
 
 def _classes(bundle: Bundle) -> str:

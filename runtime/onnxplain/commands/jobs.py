@@ -49,7 +49,7 @@ def _add_arguments(add: Any) -> None:
         help="folders (with all below them), patterns, lists of files (.txt), WebDataset archives (.tar), Parquet",
     )
     add("-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write, or to go on with")
-    add("--method", default="gradient", metavar="A,B", help="one or more methods of the bundle, or all")
+    add("--method", metavar="A,B", help="one or more methods of the bundle, or all; default: gradient")
     add("--targets", default="top", metavar="CLASS", help="top (default), true, or a class name or number for all")
     add(
         "--labels",

@@ -23,6 +23,10 @@ import { Work } from "./work.js";
 
 // Loops that explain scores without a graph that takes `activated`: probability or logit is the engine's own choice.
 const SCORING = ["scorecam", "ablation_cam", "recipro_cam"];
+const OPTIONS = [
+  ...["method", "targets", "top", "parameters", "score", "cotangent", "memory"],
+  ...["tolerance", "onProgress", "onPartial", "signal"],
+];
 const PRESETS = ["captum", "fastestimator", "mindspore", "pair"];
 
 /** Explains images with the methods of one bundle; see onnxplain.d.ts. */
@@ -133,6 +137,12 @@ export class Explainer {
 
   /** Everything about a call that can be checked before a picture is read. */
   #request(options) {
+    for (const name of Object.keys(options)) {
+      if (!OPTIONS.includes(name)) {
+        const hint = `a method's parameters go into parameters: { ${name}: … }`;
+        throw new ParameterError(`unknown option ${quoted(name)}; known: ${OPTIONS.join(", ")}; ${hint}`);
+      }
+    }
     const first = this.bundle.single?.method ?? "gradient";
     const { method: name = first, score = null, memory = null, top = null, cotangent = null } = options;
     const method = this.#method(name);

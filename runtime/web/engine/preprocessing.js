@@ -22,6 +22,12 @@ export function prepare(picture, steps, name = "a picture") {
 /** A picture with three channels, `{data, width, height, channels}`; alpha is left out, grey repeated. */
 export function colourPixels(picture, name) {
   const { data, width, height } = picture;
+  if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray)) {
+    const kind = data?.constructor?.name ?? String(data);
+    throw new PictureError(
+      `${name}: a picture's data are bytes (Uint8Array), not ${kind}; hand in numbers as { data, dims }`,
+    );
+  }
   const channels = picture.channels ?? data.length / (width * height);
   const whole = Number.isInteger(width) && Number.isInteger(height) && width > 0 && height > 0;
   if (!whole || ![1, 3, 4].includes(channels) || data.length !== width * height * channels) {
