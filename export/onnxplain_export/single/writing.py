@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from onnxplain.bundle import Bundle
+from onnxplain.bundle import Bundle, Method
 from onnxplain.bundle_files import METADATA, description_of, read_bundle
 from onnxplain.errors import OutputError
 from onnxplain.images import SPATIAL
@@ -90,7 +90,7 @@ def assembled(bundle: Bundle, wanted: Asked, most_steps: int | None = None) -> i
     assembly.output("scores", scene.scores, [BATCH, *bundle.scores.shape[1:]])
     if wanted.picture_output:
         op, size = assembly.op, scene.size
-        layout = str(bundle.value.layout if _is_of_value(wanted, bundle) else bundle.image.layout)
+        layout = str(bundle.value.layout if _is_of_value(wanted.method, bundle) else bundle.image.layout)
         heat = heat_of(op, attribution, layout, size)
         picture = seen if seen is not None else undone(op, scene.image, bundle.steps)
         assembly.output("heatmap", as_bytes(op, heat), [BATCH, "T", *size], ir.DataType.UINT8)
@@ -159,10 +159,9 @@ def _map_shape(scene: Scene) -> list[int | str]:
     return [BATCH, "T", 1, *size] if bundle.image.layout == "NCHW" else [BATCH, "T", *size, 1]
 
 
-def _is_of_value(method: Any, bundle: Bundle) -> bool:
+def _is_of_value(method: Method, bundle: Bundle) -> bool:
     """Whether the map has the shape of the explained value, rather than one number a pixel."""
-    entry = getattr(method, "method", method)
-    return not (entry.loop == "cam" or bundle.graphs[entry.graph].name.startswith("masked"))
+    return not (method.loop == "cam" or bundle.graphs[method.graph].name.startswith("masked"))
 
 
 def _closed(model: ir.Model) -> ir.Model:
