@@ -197,6 +197,11 @@ class Bundle:
         return "forward" if self.single is None else "single"
 
     @property
+    def usual_method(self) -> str:
+        """What is run unless a method is named: the gradient, or what a single file is for."""
+        return "gradient" if self.single is None else self.single.method
+
+    @property
     def takes_pictures(self) -> bool:
         """Whether pictures go in as they are, and preprocessing is the graph's own."""
         return self.single is not None and self.single.picture_input

@@ -269,8 +269,7 @@ class Explainer:
         tolerance: float | None,
     ) -> _Request:
         """Everything about a call that can be checked before a picture is read."""
-        if method is None:
-            method = "gradient" if self.bundle.single is None else self.bundle.single.method
+        method = self.bundle.usual_method if method is None else method
         if not isinstance(method, str):
             raise ParameterError(unknown("method", str(method), self.bundle.methods))
         name, preset = split_method(method, preset)

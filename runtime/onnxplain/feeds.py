@@ -48,9 +48,10 @@ def method_feeds(
         feeds["seed"] = Feed(np.array([parameters["seed"]], np.int64))
     for name in ("baseline", "low", "high", "fill"):
         if graph.takes(name):
-            around = (
-                _images_like(name, parameters, rows, bundle) if bundle.single else rows if name == "fill" else values()
-            )
+            if bundle.single is not None:
+                around = _images_like(name, parameters, rows, bundle)
+            else:
+                around = rows if name == "fill" else values()
             # A graph that serves several methods has the input even where this one has no such parameter.
             content = fill_values(name, parameters.get(name, 0.0), around, bundle, parameters.get("seed", 0))
             feeds[name] = Feed(content, per_image=len(content) == len(around))

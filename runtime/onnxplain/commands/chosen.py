@@ -16,10 +16,9 @@ ALL = "all"
 def named_methods(text: str | None, bundle: Bundle) -> list[str]:
     """The methods of "A,B", or all of the bundle; ParameterError for one that it lacks.
 
-    Unless named, the gradient, or what a single file is for.
+    Unless named, the bundle's usual one.
     """
-    if text is None:
-        text = "gradient" if bundle.single is None else bundle.single.method
+    text = bundle.usual_method if text is None else text
     names = list(bundle.methods) if text == ALL else [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if split_method(name, None)[0] not in bundle.methods:
