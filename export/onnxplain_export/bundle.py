@@ -1,5 +1,6 @@
 """Writes the bundle: the graphs, their weights once, and explainer.json; all of it or nothing."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxplain.errors import OutputError
+from onnxplain_export.origins import origin_of
+from onnxplain_export.recipe import RECIPE, Place
 
 WEIGHTS = "weights.data"
 PAGE = 4096
@@ -42,7 +45,7 @@ def _foreign_files(target: Path) -> set[str]:
     """What lies in a bundle's folder that its description doesn't name."""
     try:
         description = json.loads((target / "explainer.json").read_text("utf-8"))
-        ours = {"explainer.json", WEIGHTS, *(graph["file"] for graph in description["graphs"].values())}
+        ours = {"explainer.json", WEIGHTS, RECIPE, *(graph["file"] for graph in description["graphs"].values())}
     except (ValueError, KeyError, TypeError, AttributeError):
         ours = set()  # not a bundle's explainer.json
     return {path.name for path in target.iterdir()} - ours
@@ -80,23 +83,33 @@ def _remove_empty(folders: Sequence[Path]) -> None:
             return  # somebody else has put something there
 
 
-def write_graphs(folder: Path, models: Mapping[str, ir.Model]) -> list[dict[str, Any]]:
+def write_graphs(folder: Path, models: Mapping[str, ir.Model]) -> tuple[list[dict[str, Any]], list[Place]]:
     """Writes every graph to NAME.onnx and each distinct large weight once to weights.data (page-aligned).
 
-    Returns where the forward graph's lie, in the order of first use: name, offset, shape and dtype of each tensor.
+    Returns where the forward graph's lie, in the order of first use: name, offset, shape and dtype of each tensor; and
+    the place of everything that comes from the source's tensors.
     """
     tensors: list[dict[str, Any]] = []
+    places: list[Place] = []
     with (folder / WEIGHTS).open("wb") as file:
-        places: dict[str, tuple[int, int]] = {}
+        moved: dict[str, int] = {}
         for name, model in models.items():
             for value in _by_first_use(model.graph):
-                moved = list(_move_out(value, file, places, folder))
-                tensors += moved if name == "forward" else []
+                before = len(moved)
+                if _is_large(value):
+                    offset = _move_out(value, file, moved, folder)
+                    if len(moved) > before:
+                        tensors += [_entry(value, offset)] if name == "forward" else []
+                        places += _places(value, offset=offset)
+                else:
+                    places += _places(value, graph=name)
+            bodies = (value for body in model.graph.subgraphs() for value in body.initializers.values())
+            places += [place for value in bodies for place in _places(value, graph=name)]
     for name, model in models.items():
         ir.save(model, folder / f"{name}.onnx")
-    if not places:
+    if not moved:
         (folder / WEIGHTS).unlink()
-    return tensors
+    return tensors, places
 
 
 def _by_first_use(graph: ir.Graph) -> list[ir.Value]:
@@ -118,30 +131,46 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _move_out(value: ir.Value, file: Any, places: dict[str, tuple[int, int]], folder: Path) -> Iterator[dict[str, Any]]:
-    """Turns a large float tensor into a reference into the weights file; written there, and yielded, the first time."""
+def _is_large(value: ir.Value) -> bool:
+    """Whether a float tensor is kept outside the graphs."""
     tensor = value.const_value
-    if tensor is None or tensor.nbytes < SMALLEST or not tensor.dtype.is_floating_point():
-        return
-    content = tensor.tobytes()
-    digest = hashlib.sha256(content).hexdigest()
-    shape = [int(size) for size in tensor.shape.numpy()]
-    if digest not in places:
+    return tensor is not None and tensor.nbytes >= SMALLEST and tensor.dtype.is_floating_point()
+
+
+def _move_out(value: ir.Value, file: Any, moved: dict[str, int], folder: Path) -> int:
+    """Turns a tensor into a reference into the weights file; written there the first time. Returns its offset.
+
+    What comes from one place of the source is one tensor; others that merely hold the same numbers today aren't.
+    """
+    tensor = value.const_value
+    assert tensor is not None  # `_is_large`
+    content, origin = tensor.tobytes(), origin_of(value)
+    key = hashlib.sha256(content).hexdigest() + ("" if origin is None or origin.pinned else origin.key)
+    if key not in moved:
         file.write(b"\0" * (-file.tell() % PAGE))
-        places[digest] = (file.tell(), len(content))
+        moved[key] = file.tell()
         file.write(content)
-        dtype = tensor.dtype.numpy().name
-        yield {"name": str(value.name), "offset": places[digest][0], "shape": shape, "dtype": dtype}
-    offset, length = places[digest]
+    shape = ir.Shape(tensor.shape.numpy())
     value.const_value = ir.ExternalTensor(
-        WEIGHTS,
-        offset,
-        length,
-        tensor.dtype,
-        shape=ir.Shape(shape),
-        name=str(value.name),
-        base_dir=folder,
+        WEIGHTS, moved[key], len(content), tensor.dtype, shape=shape, name=str(value.name), base_dir=folder
     )
+    return moved[key]
+
+
+def _entry(value: ir.Value, offset: int) -> dict[str, Any]:
+    """What explainer.json says of a weight."""
+    tensor = value.const_value
+    assert tensor is not None  # `_is_large`
+    shape = [int(size) for size in tensor.shape.numpy()]
+    return {"name": str(value.name), "offset": offset, "shape": shape, "dtype": tensor.dtype.numpy().name}
+
+
+def _places(value: ir.Value, offset: int = -1, graph: str = "") -> Iterator[Place]:
+    """The place of a tensor that may change with the source's weights."""
+    origin, tensor = origin_of(value), value.const_value
+    if origin is not None and not origin.pinned and tensor is not None:
+        shape = tuple(int(size) for size in tensor.shape.numpy())
+        yield Place(origin, tensor.dtype.numpy().name, shape, offset, graph, str(value.name) if graph else "")
 
 
 def _synchronise(folder: Path) -> None:
@@ -154,11 +183,24 @@ def _synchronise(folder: Path) -> None:
             os.close(handle)
 
 
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two names at once, so that nobody finds either missing; False where the system can't."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
 def _move_into_place(folder: Path, target: Path) -> None:
+    """Gives the new folder its name; where another has it, in one step if the system can exchange two names."""
     folder.chmod(0o755)
     if not target.exists():
         folder.rename(target)
         return
+    if _exchange(folder, target):
+        return  # the old bundle is removed under the temporary name
     aside = folder.with_name(folder.name + ".old")
     target.rename(aside)
     try:

@@ -26,6 +26,7 @@ from onnxplain_export.graphs.features import features_graph, own_name, penultima
 from onnxplain_export.graphs.masked import NORM_ROOM, Detector, masked_detected
 from onnxplain_export.methods.perturbation import RISE_PLUS
 from onnxplain_export.normalize import Normalized, normalize
+from onnxplain_export.recipe import RECIPE
 from onnxplain_export.sources import read_source
 from onnxplain_export.verify.proof import relative, worst
 
@@ -170,7 +171,7 @@ def _add(
     kept = {name: ir.load(bundle.path / graph.file) for name, graph in bundle.graphs.items() if name != DETECTED}
     entries = {name: entry for name, entry in told["graphs"].items() if name in kept}
     with new_folder(bundle.path) as folder:
-        tensors = write_graphs(folder, {**kept, DETECTED: fused})
+        tensors, _ = write_graphs(folder, {**kept, DETECTED: fused})
         told["verification"][DETECTED] = _proved(folder, normalized, detector, examples)
         describe_files(told, folder, {DETECTED: fused}, normalized, tensors)
         for entry in entries.values():
@@ -180,13 +181,14 @@ def _add(
         method = {key: part for key, part in RISE_PLUS.items() if key != "pictures"}
         told["methods"]["rise_plus"] = {**method, "explains": explains}
         told["detector"] = dict(record)
+        told["refresh"] = {"reason": "it has a detector, which was trained for its weights"}
         write_description(folder, told)
         _keep_others(bundle.path, folder)
 
 
 def _keep_others(old: Path, new: Path) -> None:
     for file in old.iterdir():
-        if file.is_file() and not (new / file.name).exists():
+        if file.is_file() and file.name != RECIPE and not (new / file.name).exists():
             shutil.copy2(file, new / file.name)
 
 

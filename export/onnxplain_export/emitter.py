@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError, unknown
+from onnxplain_export.origins import Known, attach, known, pin
 
 OPSET = 20
 """Every graph is normalised to exactly this opset; rules and emitted nodes know no other."""
@@ -18,7 +19,7 @@ PullBack = Callable[
     ["Emitter", Sequence[ir.Node], Mapping[ir.Value, ir.Value], Sequence[ir.Value]], dict[ir.Value, ir.Value]
 ]
 """(emitter, nodes, cotangents of values, the values wanted) → all cotangents that were found on the way."""
-Operand = ir.Value | np.ndarray | float | int | Sequence[int] | None
+Operand = ir.Value | Known | np.ndarray | float | int | Sequence[int] | None
 
 
 def dims(value: ir.Value) -> tuple[Dim, ...] | None:
@@ -45,10 +46,21 @@ def ranked_dims(node: ir.Node, value: ir.Value | None) -> tuple[Dim, ...]:
 
 
 def constant_of(value: ir.Value | None) -> np.ndarray | None:
-    """The content of an initializer as an array, None for absent or computed values."""
-    if value is None or value.const_value is None or not value.is_initializer():
+    """The content of an initializer as an array, None for absent or computed values.
+
+    Whoever looks at a content builds the graph after it, so it is pinned: no refresh may change it. `known` is for
+    contents that are only passed on, `is_constant` for whether there is one.
+    """
+    found = known(value)
+    if found is None:
         return None
-    return value.const_value.numpy()
+    pin(found.origin)
+    return found.content
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether a value is an initializer, whatever it holds."""
+    return value is not None and value.const_value is not None and value.is_initializer()
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
@@ -115,7 +127,7 @@ class Emitter:
         self.pull_back: PullBack | None = None
         self.changed: frozenset[str] = frozenset()
         self._count = 0
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._constants: dict[Any, ir.Value] = {}
 
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
         """The operator `op_type` as a function of its inputs and attributes."""
@@ -137,11 +149,17 @@ class Emitter:
 
     def constant(self, content: Any, dtype: np.dtype[Any] | type | None = None) -> ir.Value:
         """An initializer holding `content`; equal constants are stored once."""
-        array = np.ascontiguousarray(np.asarray(content, dtype=dtype))
-        key = (str(array.dtype), np.shape(content), array.tobytes())
+        array = np.ascontiguousarray(np.asarray(content, dtype=dtype)).reshape(np.shape(content))
+        return self._held((str(array.dtype), array.shape, array.tobytes()), Known(array))
+
+    def known(self, found: Known) -> ir.Value:
+        """An initializer holding what was computed from the source's tensors, which remembers how."""
+        return self.constant(found.content) if found.origin is None else self._held(found.key, found)
+
+    def _held(self, key: Any, found: Known) -> ir.Value:
         if key not in self._constants:
             name = f"{self.prefix}/constant_{len(self._constants)}"
-            value = ir.val(name, const_value=ir.tensor(array.reshape(np.shape(content)), name=name))
+            value = attach(ir.val(name, const_value=ir.tensor(found.content, name=name)), found.origin)
             self.graph.register_initializer(value)
             self._constants[key] = value
         return self._constants[key]
@@ -212,6 +230,8 @@ class Emitter:
     def _operand(self, operand: Operand) -> ir.Value | None:
         if operand is None or isinstance(operand, ir.Value):
             return operand
+        if isinstance(operand, Known):
+            return self.known(operand)
         if isinstance(operand, np.ndarray):
             return self.constant(operand)
         if isinstance(operand, float):

@@ -14,6 +14,7 @@ from onnxplain_export.description import describe_files, description
 from onnxplain_export.graphs import SHARING
 from onnxplain_export.half import round_weights, store_in_half
 from onnxplain_export.normalize import Normalized, normalize
+from onnxplain_export.refreshing import write_recipe
 from onnxplain_export.sources import read_source
 from onnxplain_export.verify import verify
 
@@ -86,13 +87,14 @@ def export(
     if float16:
         store_in_half(built.models.values())
     with new_folder(target) as folder:
-        tensors = write_graphs(folder, built.models)
+        tensors, places = write_graphs(folder, built.models)
         record = verify(normalized, folder, built.models, prepared["steps"], built.layers)
         for graph in [graph for graph in built.models if graph in SHARING and graph not in record]:
             del built.models[graph]  # the engine repeats the forward pass for each target
             (folder / f"{graph}.onnx").unlink()
         told = description(normalized, built, prepared, names, record)
         describe_files(told, folder, built.models, normalized, tensors)
+        told["refresh"] = write_recipe(folder, told, normalized, places)
         write_description(folder, told)
     return target
 

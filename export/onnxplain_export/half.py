@@ -12,8 +12,9 @@ import onnx_ir as ir
 from onnxplain.errors import ModelError
 from onnxplain_export.bundle import SMALLEST
 from onnxplain_export.normalize import Normalized
+from onnxplain_export.origins import Known, attach, computed, origin_of
 
-FLOAT = int(ir.DataType.FLOAT)
+FLOAT, HALF = int(ir.DataType.FLOAT), int(ir.DataType.FLOAT16)
 
 
 def round_weights(normalized: Normalized) -> None:
@@ -24,10 +25,11 @@ def round_weights(normalized: Normalized) -> None:
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.nbytes < SMALLEST:
             continue
         with np.errstate(over="ignore"):
-            rounded = tensor.numpy().astype(np.float16).astype(np.float32)
-        if not np.isfinite(rounded).all():
+            rounded = computed("Cast", computed("Cast", Known(tensor.numpy(), origin_of(value)), to=HALF), to=FLOAT)
+        if not np.isfinite(rounded.content).all():
             raise ModelError(f"{source.file}: the weight {value.name!r} has values beyond float16's 65504")
-        value.const_value = ir.Tensor(rounded, name=value.name)
+        value.const_value = ir.Tensor(rounded.content, name=value.name)
+        attach(value, rounded.origin)
         count += 1
     source.changes.append(f"{count} weights rounded to float16")
     source.rounded = True
@@ -41,7 +43,8 @@ def store_in_half(models: Iterable[ir.Model]) -> None:
             half = _half(value)
             if half is None or not value.uses():
                 continue
-            stored = ir.val(f"{value.name}/half", const_value=half)
+            content = ir.Tensor(half.content, name=f"{value.name}/half")
+            stored = attach(ir.val(f"{value.name}/half", const_value=content), half.origin)
             cast = ir.node("Cast", [stored], {"to": FLOAT}, name=f"{value.name}/float")
             widened = cast.outputs[0]
             widened.name, widened.shape = f"{value.name}/float", value.shape
@@ -52,12 +55,12 @@ def store_in_half(models: Iterable[ir.Model]) -> None:
             graph.insert_before(graph[0], cast)
 
 
-def _half(value: ir.Value) -> ir.TensorProtocol | None:
+def _half(value: ir.Value) -> Known | None:
     """The weight in float16, None where that isn't the same."""
     tensor = value.const_value
     if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.nbytes < SMALLEST:
         return None
     exact = tensor.numpy()
     with np.errstate(over="ignore"):
-        half = exact.astype(np.float16)
-    return ir.Tensor(half, name=f"{value.name}/half") if np.array_equal(half.astype(np.float32), exact) else None
+        half = computed("Cast", Known(exact, origin_of(value)), to=HALF)
+    return half if np.array_equal(half.content.astype(np.float32), exact) else None

@@ -163,7 +163,7 @@ class Single:
 class Bundle:
     """A bundle's description; `sha256` is that of explainer.json, which holds the hashes of all other files.
 
-    `path` is the folder, or the single file. `left_out` says of methods that were wanted why the network doesn't allow
+    `path` is the folder, or the single file. `lineage` stays the same when a bundle is given new weights. `left_out` says of methods that were wanted why the network doesn't allow
     them, `detector` on which network the detector of unusual pictures was trained, where there is one.
     """
 
@@ -186,6 +186,7 @@ class Bundle:
     verification: Mapping[str, Any]
     detector: Mapping[str, Any] | None = None
     single: Single | None = None
+    lineage: str = ""
 
     def file_of(self, graph: Graph) -> Path:
         """Where a graph's file is."""

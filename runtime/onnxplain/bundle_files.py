@@ -30,6 +30,7 @@ from onnxplain.preprocessing import check_steps
 
 FORMAT = 1
 DESCRIPTION = "explainer.json"
+ATTEMPTS = 5
 METADATA = "onnxplain"
 """The key of the description among a single file's metadata."""
 T = TypeVar("T")
@@ -40,9 +41,24 @@ def read_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
     place = Path(path)
     if place.is_file():
         return _described(place, place, _described_inside(place))
-    bundle = _described(place, place / DESCRIPTION, _description_in(place))
-    _check_files(bundle, verify)
+    for attempt in range(ATTEMPTS):
+        text = _description_in(place)
+        bundle = _described(place, place / DESCRIPTION, text)
+        try:
+            _check_files(bundle, verify)
+        except BundleError:
+            # Refreshed while it was being read: its description and its files are of two bundles.
+            if attempt + 1 < ATTEMPTS and _description_in(place) != text:
+                continue
+            raise
+        break
     return bundle
+
+
+def refuse_replaced(bundle: Bundle) -> None:
+    """BundleError where another bundle has taken the place of one that is open, whose graphs wouldn't fit together."""
+    if bundle.single is None and hashlib.sha256(_description_in(bundle.path)).hexdigest() != bundle.sha256:
+        raise BundleError(f"{bundle.path} was replaced since it was opened; open it again (make a new Explainer)")
 
 
 def description_of(path: Path) -> dict[str, Any]:
@@ -122,6 +138,7 @@ def _bundle(path: Path, sha256: str, data: dict[str, Any]) -> Bundle:
         verification=data.get("verification") or {},
         detector=data.get("detector"),
         single=_single(data["single"]) if data.get("single") else None,
+        lineage=(data.get("refresh") or {}).get("sha256") or sha256,
     )
     _check_links(bundle)
     return bundle

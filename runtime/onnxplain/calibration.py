@@ -29,7 +29,7 @@ class Calibration:
     """
 
     def __init__(self, bundle: Bundle, provider: str, threads: int) -> None:
-        self._file = cache_folder() / "rows" / f"{bundle.sha256[:32]}.json"
+        self._file = cache_folder() / "rows" / f"{bundle.lineage[:32]}.json"
         self._where = f"{platform.node()}, {provider}, {threads} threads, onnxruntime {onnxruntime.__version__}"
         self._known: dict[str, int] | None = None
         self._lock = threading.Lock()

@@ -15,6 +15,7 @@ from onnxplain.version import __version__
 # depends on it, and importing onnx takes longer than a small explanation.
 EXPORT_COMMANDS = {
     "export": "make a bundle from an ONNX model",
+    "refresh": "give a bundle new weights of the same network",
     "detector": "train a detector for rise_plus, from pictures",
     "check": "say what in a model can be differentiated, before any export",
 }

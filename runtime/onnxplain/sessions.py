@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.bundle import Bundle, Graph
+from onnxplain.bundle_files import refuse_replaced
 from onnxplain.errors import BundleError, ModelError
 from onnxplain.providers import Provider, confirm
 from onnxplain.runtime import onnxruntime
@@ -132,8 +133,10 @@ class Sessions:
         try:
             session = onnxruntime.InferenceSession(str(file), options, providers=list(self._providers))
         except Exception as error:  # as in run
+            refuse_replaced(self._bundle)
             first = str(error).splitlines()[0]
             raise BundleError(f"onnxruntime {onnxruntime.__version__} can't open {file}: {first}") from error
+        refuse_replaced(self._bundle)
         give_back_freed()  # opening leaves a quarter of what it took behind
         confirm(session, self._providers)
         missing = {entry.name for entry in graph.inputs} ^ {entry.name for entry in session.get_inputs()}

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 import small_models
 from onnxplain.errors import ModelError
+from onnxplain_export import export, refresh
 from onnxplain_export.graphs.gradient import gradient
 from onnxplain_export.normalize import normalize
 from onnxplain_export.sources import read_source, torch_source
@@ -160,3 +162,18 @@ def test_a_package_that_keras_needs_is_named(keras: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(type(model), "export", export)
     with pytest.raises(ModelError, match="Keras model on the torch backend needs onnxscript: pip install onnxscript"):
         read_source(model)
+
+
+def test_new_weights_reach_a_bundle_without_another_export(
+    keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = sequential(keras)
+    bundle = export(network, tmp_path / "net.explain")
+    for variable in network.variables:
+        if "float" in variable.dtype:
+            variable.assign(variable * 1.2 + 0.01)
+    fresh = export(network, tmp_path / "fresh.explain")
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("it was exported again"))
+    refresh(bundle, network)
+    for path in fresh.glob("*.[!j]*"):
+        assert (bundle / path.name).read_bytes() == path.read_bytes(), path.name

@@ -3,7 +3,7 @@
 import onnx_ir as ir
 
 from onnxplain.errors import ModelError, unknown
-from onnxplain_export.emitter import attribute, constant_of, dims
+from onnxplain_export.emitter import attribute, dims, is_constant
 from onnxplain_export.graphs.frame import Frame, close_frame, connect, open_frame
 from onnxplain_export.normalize import BATCH, Normalized, named_value
 
@@ -72,7 +72,7 @@ def own_name(value: ir.Value | str) -> str:
 
 def _computed(node: ir.Node) -> ir.Value | None:
     """The first of a node's inputs that isn't constant."""
-    return next((value for value in node.inputs if value is not None and constant_of(value) is None), None)
+    return next((value for value in node.inputs if value is not None and not is_constant(value)), None)
 
 
 def features_graph(normalized: Normalized, name: str, axis: int) -> ir.Model:

@@ -41,7 +41,9 @@ from onnxplain_export.normalize.scores import Scores, explained_scores
 from onnxplain_export.normalize.shapes import BATCH, image_layout, infer_shapes, make_padding_explicit
 from onnxplain_export.normalize.strided import read_views_in_order
 from onnxplain_export.normalize.views import simplify_views
+from onnxplain_export.origins import mark_sources
 from onnxplain_export.sources import Source
+from onnxplain_export.structure import structure_of
 
 __all__ = ["BATCH", "Normalized", "Options", "Scores", "named_value", "normalize"]
 
@@ -81,7 +83,8 @@ PREFIXES = ("gradient/", "explainer/", "scores/", "model/")
 def normalize(source: Source, **options: Any) -> Normalized:
     """`source` in the one form; `options` are those of `Options`. What was changed is noted in `source.changes`."""
     wanted = Options(**options)
-    model, quantisations = _converted(source, wanted)
+    model, quantisations = converted(source, wanted)
+    structure, tensors = structure_of(model), mark_sources(model)
     graph, changes = model.graph, source.changes
     image = chosen_input(graph, wanted.image_input)
     check_batched(image)
@@ -118,11 +121,16 @@ def normalize(source: Source, **options: Any) -> Normalized:
         integers=integers,
         renamed=renamed,
         straight_through=quantisations > 0,
+        structure=structure,
+        tensors=tensors,
     )
 
 
-def _converted(source: Source, wanted: Options) -> tuple[ir.Model, int]:
-    """The source's operators in opset 20 and float32; how many quantisations are differentiated straight through."""
+def converted(source: Source, wanted: Options) -> tuple[ir.Model, int]:
+    """The source in opset 20 and float32, constants as initializers; how many quantisations let gradients through.
+
+    Nothing is folded yet: every tensor is the source's own, under its name there.
+    """
     model, changes = to_opset_20(_copy(source.model)), source.changes
     quantisations = pass_straight_through(model) if wanted.quantized else 0
     if quantisations:
@@ -132,6 +140,7 @@ def _converted(source: Source, wanted: Options) -> tuple[ir.Model, int]:
     if precision:
         source.precision = precision
         changes.append(f"{precision} computed in float32")
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     return model, quantisations
 
 

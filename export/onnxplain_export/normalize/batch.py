@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnxplain_export.emitter import Emitter, attribute, constant_of, dims, static_dims
 from onnxplain_export.normalize.initializers import add_constant
 from onnxplain_export.normalize.shapes import BATCH, infer_shapes
+from onnxplain_export.origins import known
 
 PROBES = (5, 7)
 """Sizes of the batch that are tried; few axes of a network have them."""
@@ -205,9 +206,11 @@ def copy_batch_axes(graph: ir.Graph) -> int:
     """Lets a Reshape copy a free first axis by 0 where it computes it by −1, which shape inference loses; how many."""
     found = 0
     for node in graph:
-        source, target = (*node.inputs, None, None)[:2]
+        if node.op_type != "Reshape":
+            continue
+        source, target = node.inputs
         before, shape = None if source is None else dims(source), constant_of(target)
-        if node.op_type != "Reshape" or not before or shape is None or shape[:1].tolist() != [-1]:
+        if not before or shape is None or shape[:1].tolist() != [-1]:
             continue
         made = shape[1:]
         kept = [axis for axis in before[1:] if isinstance(axis, int)]
@@ -248,11 +251,12 @@ def _repeat_constants(graph: ir.Graph, node: ir.Node, place: Place, image: ir.Va
     if place.outer != 1 or attribute(node, "axis") % len(static_dims(node.outputs[0]) or (1,)) == place.axis:
         return
     for index, value in enumerate(node.inputs):
-        content = constant_of(value)
+        found = known(value)
+        content = None if found is None else found.content
         if value is None or content is None or content.ndim <= place.axis or content.shape[place.axis] != batch:
             continue
         one = np.take(content, [0], axis=place.axis)
-        if not (content == one).all():
+        if batch > 1 and not np.all(constant_of(value) == one):
             continue
         before = list(graph)
         op = Emitter(graph, f"{node.outputs[0].name}/repeat_{index}")

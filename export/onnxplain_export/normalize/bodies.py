@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from onnxplain_export.emitter import IR_VERSION, attribute, captured, constant_of, copied, subgraphs
+from onnxplain_export.emitter import IR_VERSION, attribute, captured, copied, subgraphs
+from onnxplain_export.origins import known
 
 LARGEST = 1 << 12
 """Bytes of a constant that inference may have to read (axes, shapes); of others the type is enough."""
@@ -47,10 +48,10 @@ def _infer(body: ir.Graph, taken: Sequence[ir.Value], opsets: dict[str, int]) ->
         for value in node.outputs:
             value.shape = None  # it may be of another batch size
     for value in taken:
-        content = constant_of(value)
+        content = known(value)
         stand_in = ir.val(f"outside/{value.name}", type=value.type, shape=value.shape)
-        if content is not None and content.nbytes <= LARGEST:
-            stand_in.const_value = ir.tensor(content, name=stand_in.name)
+        if content is not None and content.content.nbytes <= LARGEST:
+            stand_in.const_value = ir.tensor(content.content, name=stand_in.name)
             copy.register_initializer(stand_in)
         else:
             copy.inputs.append(stand_in)

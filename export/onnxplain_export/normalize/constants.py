@@ -6,13 +6,12 @@ from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx.reference
 import onnx_ir as ir
 
-from onnxplain_export.emitter import OPSET, Dim, attribute, constant_of, dims
+from onnxplain_export.emitter import Dim, attribute, constant_of, dims, is_constant
 from onnxplain_export.normalize.initializers import add_constant
 from onnxplain_export.normalize.sequences import fold_sequences
+from onnxplain_export.origins import Known, folded, known
 
 LARGEST = 1 << 31
 """Bytes; a constant that would grow beyond is left to the runtime."""
@@ -54,7 +53,7 @@ def fold_constants(graph: ir.Graph) -> bool:
 
 
 def _quantizes(graph: ir.Graph) -> bool:
-    return any(node.op_type == "QuantizeLinear" and constant_of(node.inputs[0]) is None for node in graph)
+    return any(node.op_type == "QuantizeLinear" and not is_constant(node.inputs[0]) for node in graph)
 
 
 def _fold(graph: ir.Graph, node: ir.Node, partial: dict[ir.Value, Partial]) -> bool:
@@ -63,44 +62,36 @@ def _fold(graph: ir.Graph, node: ir.Node, partial: dict[ir.Value, Partial]) -> b
         partial[node.outputs[0]] = known
         numbers = [number for number in known if isinstance(number, int)]
         if len(numbers) == len(known):
-            _replace(graph, node, [np.array(numbers[0] if _is_scalar(node) else numbers, np.int64)])
+            _replace(graph, node, [Known(np.array(numbers[0] if _is_scalar(node) else numbers, np.int64))])
             return True
-    contents = _evaluate(node) if _foldable(node) else None
+    contents = _evaluate(node) if _is_foldable(node) else None
     if contents is not None:
         _replace(graph, node, contents)
         return True
     return node.op_type in ("Reshape", "Expand") and _fix_target(graph, node, partial)
 
 
-def _foldable(node: ir.Node) -> bool:
+def _is_foldable(node: ir.Node) -> bool:
     if node.op_type in UNFOLDABLE or node.domain not in ("", "ai.onnx"):
         return False
-    contents = [constant_of(value) for value in node.inputs if value is not None]
-    if any(content is None for content in contents) or any(
-        a.type == ir.AttributeType.GRAPH for a in node.attributes.values()
-    ):
+    given = [value for value in node.inputs if value is not None]
+    if not all(map(is_constant, given)) or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
         return False
     if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
-        return float(np.prod(np.asarray(contents[-1], np.float64))) * 8 < LARGEST
+        sizes = constant_of(given[-1])
+        return float(np.prod(np.asarray(sizes, np.float64))) * 8 < LARGEST
     return True
 
 
-def _evaluate(node: ir.Node) -> list[np.ndarray] | None:
+def _evaluate(node: ir.Node) -> list[Known] | None:
     """The node's outputs by the ONNX reference evaluator; None where it can't, and the node is left to the runtime."""
-    feeds = {str(value.name): constant_of(value) for value in node.inputs if value is not None}
-    # Outputs and inputs keep their names; types are irrelevant to the evaluator.
-    inputs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in feeds]
-    outputs = [onnx.helper.make_value_info(str(value.name), onnx.TypeProto()) for value in node.outputs]
-    graph = onnx.helper.make_graph([ir.to_proto(node)], "constant", inputs, outputs)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
     try:
-        results = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
+        return folded(ir.to_proto(node), [known(value) for value in node.inputs])
     except Exception:  # the evaluator raises whatever its Python does; an unfolded node is as right as a folded one
         return None
-    return [np.asarray(result) for result in results]
 
 
-def _replace(graph: ir.Graph, node: ir.Node, contents: list[np.ndarray]) -> None:
+def _replace(graph: ir.Graph, node: ir.Node, contents: list[Known]) -> None:
     for output, content in zip(node.outputs, contents, strict=True):
         value = add_constant(graph, f"{output.name}/folded", content)
         if output.is_graph_output():

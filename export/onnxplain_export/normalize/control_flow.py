@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxplain_export.emitter import OPSET, Emitter, attribute, constant_of, copied, dims, static_dims, subgraphs
 from onnxplain_export.normalize.initializers import add_constant
 from onnxplain_export.normalize.replacing import own_name, replace_node
+from onnxplain_export.origins import Known, known
 
 LARGEST_UNROLLED = 1024
 """Nodes; a loop that would become more stays a loop, since a runtime takes seconds to load thousands."""
@@ -236,9 +237,10 @@ def _make_outputs_distinct(node: ir.Node, body: ir.Graph) -> None:
 
 def _hoist_constants(graph: ir.Graph, node: ir.Node, body: ir.Graph) -> None:
     """Moves a body's constants out of it, so that its copies share them."""
-    moved = [(value, constant_of(value)) for value in list(body.initializers.values())]
+    moved: list[tuple[ir.Value, Known | None]] = [(value, known(value)) for value in list(body.initializers.values())]
     constants = [held for held in body if held.op_type == "Constant"]
-    moved += [(held.outputs[0], _known(held.outputs[0], {})) for held in constants]
+    contents = [(held.outputs[0], _known(held.outputs[0], {})) for held in constants]
+    moved += [(value, None if content is None else Known(content)) for value, content in contents]
     for value, content in moved:
         if content is not None:
             new = add_constant(graph, f"{own_name(node)}/{body.name}/{value.name}", content)

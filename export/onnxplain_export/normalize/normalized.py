@@ -1,13 +1,15 @@
 """A model in the one form, and what of a model is to be explained."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from onnxplain.errors import ParameterError, unknown
 from onnxplain_export.normalize.scores import Scores
+from onnxplain_export.origins import Known
 from onnxplain_export.sources import Source
+from onnxplain_export.structure import Line
 from onnxplain_export.vjp.registry import STRAIGHT_THROUGH
 
 
@@ -36,7 +38,7 @@ class Normalized:
 
     `image` is the first of the model's inputs, [N, *image_shape]; `value` [N, *value_shape] is where gradients are
     taken: the same, or a feature layer or an embedding inside. `straight_through` says that the gradient passes
-    quantisations as if they didn't round.
+    quantisations as if they didn't round. `structure` is how the source was built, `tensors` what it held by name.
     """
 
     model: ir.Model
@@ -52,6 +54,8 @@ class Normalized:
     integers: bool
     renamed: dict[str, str]
     straight_through: bool = False
+    structure: Sequence[Line] = ()
+    tensors: Mapping[str, Known] = field(default_factory=dict)
 
     @property
     def inside(self) -> bool:

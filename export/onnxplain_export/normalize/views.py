@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxplain_export.emitter import attribute, constant_of, dims
 from onnxplain_export.normalize.initializers import add_constant
+from onnxplain_export.origins import known
 
 
 def simplify_views(graph: ir.Graph) -> int:
@@ -72,11 +73,11 @@ def _scale_first(graph: ir.Graph, node: ir.Node) -> bool:
     if node.op_type != "Mul" or len(node.inputs) != 2 or node.outputs[0].is_graph_output():
         return False
     for index, value in enumerate(node.inputs):
-        turn, number = None if value is None else value.producer(), constant_of(node.inputs[1 - index])
-        if value is None or turn is None or number is None or turn.op_type != "Transpose" or number.size != 1:
+        turn, number = None if value is None else value.producer(), known(node.inputs[1 - index])
+        if value is None or turn is None or number is None or turn.op_type != "Transpose" or number.content.size != 1:
             continue
-        source, known = turn.inputs[0], dims(value)
-        if source is None or known is None or number.ndim > len(known) or "perm" not in turn.attributes:
+        source, axes = turn.inputs[0], dims(value)
+        if source is None or axes is None or number.content.ndim > len(axes) or "perm" not in turn.attributes:
             continue
         scaled = ir.node("Mul", [source, node.inputs[1 - index]], name=f"{node.name}/scaled")
         scaled.outputs[0].name = f"{node.outputs[0].name}/scaled"

@@ -25,7 +25,8 @@ class Source:
     `changes` lists what was done to it on the way. `labels` are the classes' names where the model knows them.
     `activation` is what makes probabilities of scores that don't end in a softmax or sigmoid, where that is known.
     `examples` [rows, …] are inputs like those that the model is made for, where it knows some: proofs are made on them.
-    Where the weights were `rounded`, what is exported differs from the model by that.
+    Where the weights were `rounded`, what is exported differs from the model by that. `learned` are the initializers
+    that are a framework's own tensors, under its names, where a framework's model was given.
     """
 
     model: ir.Model
@@ -39,6 +40,7 @@ class Source:
     activation: str | None = None
     examples: NDArray[np.float32] | None = None
     rounded: bool = False
+    learned: frozenset[str] | None = None
 
     @property
     def producer(self) -> str:
@@ -67,11 +69,11 @@ def read_source(given: Any, example: Any = None, name: str | None = None) -> Sou
     ):  # before torch: on that backend, a Keras model is a torch module too
         from onnxplain_export.sources.keras_source import model_from_keras
 
-        return _from_framework(*model_from_keras(given, example), name, "(Keras model)")
+        return _learning(given, _from_framework(*model_from_keras(given, example), name, "(Keras model)"))
     if "torch" in made_with:
         from onnxplain_export.sources.torch_source import model_from_torch
 
-        return _from_framework(*model_from_torch(given, example), name, "(torch module)")
+        return _learning(given, _from_framework(*model_from_torch(given, example), name, "(torch module)"))
     if "sklearn" in made_with:
         from onnxplain_export.sources.sklearn_source import converted_from_sklearn
 
@@ -81,6 +83,15 @@ def read_source(given: Any, example: Any = None, name: str | None = None) -> Sou
         source.labels, source.examples, source.activation = converted.labels, converted.rows, "none"
         return source
     raise ModelError(refusal(given))
+
+
+def _learning(given: Any, source: Source) -> Source:
+    """The source, knowing which of its tensors are those that a torch module (also a Keras model's) trains."""
+    if "torch" in frameworks(given):
+        from onnxplain_export.sources.torch_parameters import learned_names
+
+        source.learned = learned_names(given, source.model.graph)
+    return source
 
 
 def _from_path(path: Path, name: str | None) -> Source:

@@ -1,6 +1,5 @@
 """The one module that imports torch: what torch models come as becomes an ONNX graph through torch's own exporters."""
 
-import copy
 import dataclasses
 import functools
 import inspect
@@ -18,6 +17,7 @@ import torch
 
 from onnxplain.errors import ModelError
 from onnxplain_export.sources.causes import root_cause
+from onnxplain_export.sources.torch_parameters import parameters_kept, plain_module
 
 OPSET = 20
 NEEDS_EXAMPLE = "exporting a torch module needs example=, one input batch such as torch.zeros(1, 3, 224, 224)"
@@ -35,7 +35,7 @@ def model_from_torch(given: Any, example: Any = None) -> tuple[ir.Model, list[st
         with _quiet():
             if isinstance(given, torch.export.ExportedProgram):
                 return _from_program(given), []
-            return _from_module(_plain_module(given), *_arguments(example))
+            return _from_module(plain_module(given), *_arguments(example))
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise ModelError(f'torch\'s exporter needs {package}: pip install "onnxplain[torch]"') from error
@@ -43,15 +43,6 @@ def model_from_torch(given: Any, example: Any = None) -> tuple[ir.Model, list[st
         raise
     except Exception as error:  # torch's exporter raises many kinds
         raise ModelError(f"torch can't export {type(given).__name__} to ONNX: {root_cause(error)}") from error
-
-
-def _plain_module(given: Any) -> "torch.nn.Module":
-    """The module behind torch.compile's wrapper, on the CPU; the caller's own stays where it is."""
-    module = getattr(given, "_orig_mod", given)
-    if not isinstance(module, torch.nn.Module):
-        raise ModelError(f"can't export a {type(given).__name__}; give the torch module, with example=")
-    tensors = [*module.parameters(), *module.buffers()]
-    return module if all(one.device.type == "cpu" for one in tensors) else copy.deepcopy(module).to("cpu")
 
 
 def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -101,7 +92,7 @@ def _from_module(module: "torch.nn.Module", args: tuple[Any, ...], named: dict[s
     def repeated(count: int) -> Any:
         return _each(lambda value: _rows(value, count) if batched(value) else value, (args, named))
 
-    with _evaluating(module):
+    with evaluating(module):
         if isinstance(module, torch.jit.ScriptModule):
             return _from_script(module, *repeated(1)), []
         axes = _each(lambda value: {0: "batch"} if batched(value) else None, (args, named))
@@ -129,11 +120,22 @@ def _rows(value: "torch.Tensor", count: int) -> "torch.Tensor":
 
 
 def _exported(module: Any, args: tuple[Any, ...], named: dict[str, Any], *, shapes: Any = None) -> ir.Model:
+    from onnxscript import optimizer  # what torch's own exporter needs and uses, too
+
     program = torch.onnx.export(
-        module, args, kwargs=named, dynamo=True, verbose=False, opset_version=OPSET, dynamic_shapes=shapes
+        module,
+        args,
+        kwargs=named,
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        dynamic_shapes=shapes,
+        optimize=False,
     )
     if program is None:
         raise ModelError("it returned nothing")
+    with parameters_kept(program.model.graph, module):
+        optimizer.optimize(program.model)
     return program.model
 
 
@@ -143,7 +145,7 @@ def _from_program(program: "torch.export.ExportedProgram") -> ir.Model:
         raise ModelError("it returned nothing")
     spec = program.call_spec.out_spec
     structure = spec.unflatten(range(spec.num_leaves)) if spec is not None else ()
-    return _named_outputs(exported.model, {number: name for name, number in _by_name(structure).items()})
+    return _named_outputs(exported.model, {number: name for name, number in by_name(structure).items()})
 
 
 def _from_script(module: "torch.jit.ScriptModule", args: tuple[Any, ...], named: dict[str, Any]) -> ir.Model:
@@ -166,7 +168,7 @@ def _from_script(module: "torch.jit.ScriptModule", args: tuple[Any, ...], named:
 
 
 @contextmanager
-def _evaluating(module: "torch.nn.Module") -> Iterator[None]:
+def evaluating(module: "torch.nn.Module") -> Iterator[None]:
     """The module in evaluation mode for a while; every part has its own flag back afterwards."""
     flags = [(part, part.training) for part in module.modules()]
     module.eval()
@@ -189,7 +191,7 @@ def _flat_outputs(module: "torch.nn.Module", args: tuple[Any, ...], named: dict[
 
     @functools.wraps(forward)
     def flat(*inputs: Any, **named_inputs: Any) -> tuple[Any, ...]:
-        found = _by_name(forward(*inputs, **named_inputs))
+        found = by_name(forward(*inputs, **named_inputs))
         return tuple(found[name] for name in names)
 
     module.forward = flat
@@ -204,10 +206,10 @@ def _flat_outputs(module: "torch.nn.Module", args: tuple[Any, ...], named: dict[
 
 def _tensors_by_name(result: Any) -> dict[str, Any]:
     """The tensors that a forward returns by name, none where it returns them without names."""
-    return {name: value for name, value in _by_name(result).items() if isinstance(value, torch.Tensor)}
+    return {name: value for name, value in by_name(result).items() if isinstance(value, torch.Tensor)}
 
 
-def _by_name(result: Any) -> dict[str, Any]:
+def by_name(result: Any) -> dict[str, Any]:
     if isinstance(result, Mapping):
         return {str(name): value for name, value in result.items()}
     if dataclasses.is_dataclass(result):

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnxplain.errors import NoGradientError
 from onnxplain_export.autodiff import describe
 from onnxplain_export.emitter import Emitter, attribute, constant_of, dims
+from onnxplain_export.origins import known
 from onnxplain_export.vjp import STANDARD, operator_name
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -133,10 +134,14 @@ def adds_bias(op: Emitter, node: ir.Node) -> bool:
 
 
 def is_never_negative(value: ir.Value | None) -> bool:
-    """Whether a value is 0 or more whatever the image: what follows a ReLU, through pools and movements too."""
-    fixed = constant_of(value)
-    if fixed is not None:
-        return bool((fixed >= 0).all())
+    """Whether a value is 0 or more whatever the image: what follows a ReLU, through pools and movements too.
+
+    Of constants single numbers are looked at, not weights, which may be negative after the next step of training.
+    """
+    found = known(value)
+    if found is not None:
+        fixed = constant_of(value) if found.content.size == 1 else None
+        return fixed is not None and bool((fixed >= 0).all())
     node = None if value is None else value.producer()
     if node is None or node.op_type in ("Relu", "Sigmoid", "HardSigmoid", "Softplus", "Softmax", "Exp", "Abs", "Sqrt"):
         return node is not None

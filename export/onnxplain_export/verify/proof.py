@@ -1,6 +1,6 @@
 """What every proof of a bundle works with: its open sessions, images to try it on, and how two results are compared."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,17 +106,28 @@ def _sample(graph: ir.Graph, value: ir.Value, generator: np.random.Generator) ->
 
 
 def _sample_images(normalized: Normalized, steps: list[dict[str, Any]], generator: np.random.Generator) -> Array:
-    """The source's own examples, or random images of the kind that the network expects: prepared blotches and noise.
-
-    Standard normal where neither is known.
-    """
+    """The source's own examples, or random images of the kind that the network expects."""
     examples = normalized.source.examples
     if examples is not None and examples.shape[1:] == normalized.image_shape:
         return np.resize(examples, (IMAGES, *normalized.image_shape)).astype(np.float32)
-    if normalized.layout is None or not steps:
-        images = generator.standard_normal((IMAGES, *normalized.image_shape)).astype(np.float32)
-        return (images * 50 + 60).round().clip(0, 127) if normalized.integers else images
-    height, width = normalized.size
+    return random_images(normalized.image_shape, normalized.layout, steps, normalized.integers, generator)
+
+
+def random_images(
+    shape: Sequence[int],
+    layout: str | None,
+    steps: list[dict[str, Any]],
+    integers: bool,
+    generator: np.random.Generator,
+) -> Array:
+    """IMAGES random images [IMAGES, *shape] of the kind that a network expects: prepared blotches and noise.
+
+    Standard normal where the steps that prepare pictures aren't known.
+    """
+    if layout is None or not steps:
+        images = generator.standard_normal((IMAGES, *shape)).astype(np.float32)
+        return (images * 50 + 60).round().clip(0, 127) if integers else images
+    height, width = shape[-2:] if layout == "NCHW" else shape[:2]
     values = [step for step in steps if step["step"] not in ("resize", "crop", "exif")]
     rows = []
     for _ in range(IMAGES):
@@ -124,7 +135,7 @@ def _sample_images(normalized: Normalized, steps: list[dict[str, Any]], generato
         noisy = blotches[:height, :width] + generator.normal(0, 25, (height, width, 3))
         rows.append(prepare(np.clip(noisy, 0, 255).astype(np.uint8), values).rows)
     images = np.stack(rows)
-    return images.round().clip(0, 255) if normalized.integers else images
+    return images.round().clip(0, 255) if integers else images
 
 
 def spread_of(normalized: Normalized) -> Array:

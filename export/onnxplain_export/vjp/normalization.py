@@ -7,7 +7,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
-from onnxplain_export.emitter import Emitter, attribute, constant_of, ranked_dims
+from onnxplain_export.emitter import Emitter, attribute, ranked_dims
+from onnxplain_export.origins import computed, known
 from onnxplain_export.vjp.elementwise import zero_where
 from onnxplain_export.vjp.registry import Cotangents, vjp
 
@@ -22,9 +23,12 @@ def batch_normalization(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     x, scale, bias, average, variance = node.inputs
     epsilon = float(attribute(node, "epsilon", 1e-5))
     to_channels = [-1] + [1] * (len(ranked_dims(node, x)) - 2)
-    s, v = constant_of(scale), constant_of(variance)
+    s, v = known(scale), known(variance)
     if s is not None and v is not None:
-        factor = op.floats((s.astype(np.float64) / np.sqrt(v.astype(np.float64) + epsilon)).reshape(to_channels))
+        double = int(ir.DataType.DOUBLE)
+        deviation = computed("Sqrt", computed("Add", computed("Cast", v, to=double), epsilon))
+        quotient = computed("Div", computed("Cast", s, to=double), deviation)
+        factor = op.known(computed("Cast", computed("Reshape", quotient, to_channels), to=int(op.float_type)))
     else:
         factor = op.Reshape(op.Div(scale, op.Sqrt(op.Add(variance, epsilon))), to_channels)
     dx = op.Mul(g, factor)

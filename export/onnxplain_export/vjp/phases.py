@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxplain_export.emitter import Emitter, constant_of, ranked_dims
+from onnxplain_export.emitter import Emitter, is_constant, ranked_dims
 from onnxplain_export.vjp.window import Lane, Window, spatial_sizes
 
 FEW = 4
@@ -38,7 +38,7 @@ class Phase:
 
 def halves(node: ir.Node, window: Window) -> bool:
     """Whether a convolution with a constant weight moves by two rows and columns."""
-    return window.strides == (2, 2) and max(window.dilations) == 1 and constant_of(node.inputs[1]) is not None
+    return window.strides == (2, 2) and max(window.dilations) == 1 and is_constant(node.inputs[1])
 
 
 def phases(lane: Lane) -> list[Phase]:

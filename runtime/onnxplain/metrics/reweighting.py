@@ -122,4 +122,5 @@ def _redescribed(description: dict[str, Any], sha256: str, layers: list[str], se
     note = f"weights of {', '.join(layers)} {HOW} (seed {seed})"
     source = {**description["source"], "changes": [*description["source"].get("changes", []), note]}
     weights = {**description["weights"], "sha256": sha256}
-    return {**description, "source": source, "weights": weights, "verification": {}}
+    refresh = {"reason": f"its weights were {HOW}"}
+    return {**description, "source": source, "weights": weights, "verification": {}, "refresh": refresh}
