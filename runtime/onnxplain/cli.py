@@ -18,9 +18,10 @@ EXPORT_COMMANDS = {
     "refresh": "give a bundle new weights of the same network",
     "detector": "train a detector for rise_plus, from pictures",
     "check": "say what in a model can be differentiated, before any export",
+    "track": "look at a training through its checkpoints",
 }
 # Commands that take the parameters of methods, but not as options of their own.
-SETTING_COMMANDS = ("evaluate", "compare", "jobs")
+SETTING_COMMANDS = ("evaluate", "compare", "jobs", "track")
 EXPORT_MODULE = "onnxplain_export.commands"
 EXPORT_NEEDS = ("onnxplain_export", "onnx", "onnx_ir")
 INTERRUPTED = 130

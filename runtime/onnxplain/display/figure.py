@@ -49,7 +49,7 @@ def figure_grid(
     if len(lengths) != 1 or lengths == {0}:
         raise ParameterError(f"a grid needs columns of one length, at least 1, not of {sorted(lengths)}")
     drawn = [[_pixels(entry, colour_map) for entry in entries] for entries in columns.values()]
-    widths = [_width(pictures) for pictures in drawn]
+    widths = [_width(entries, pictures, size) for entries, pictures in zip(columns.values(), drawn, strict=True)]
     heads = [textwrap.fill(name, int(CHARACTERS * width * size)) for name, width in zip(columns, widths, strict=True)]
     figure, axes = _frame(figure_class, widths, lengths.pop(), heads, title, size, dpi)
     for at, (entries, pictures) in enumerate(zip(columns.values(), drawn, strict=True)):
@@ -116,9 +116,13 @@ def _pixels(entry: Any, colour_map: str) -> NDArray[np.uint8] | None:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
-def _width(pictures: Sequence[NDArray[np.uint8] | None]) -> float:
-    """A column's width in row heights: that of its widest picture."""
-    return max((pixels.shape[1] / pixels.shape[0] for pixels in pictures if pixels is not None), default=TEXT_WIDTH)
+def _width(entries: Sequence[Any], pictures: Sequence[NDArray[np.uint8] | None], size: float) -> float:
+    """A column's width in row heights: that of its widest picture, or what its longest word takes."""
+    widest = [pixels.shape[1] / pixels.shape[0] for pixels in pictures if pixels is not None]
+    if widest:
+        return max(widest)
+    words = [word for entry in entries if entry is not None for word in str(entry).split()]
+    return max(TEXT_WIDTH, (max(map(len, words), default=0) + 1) / (CHARACTERS * size))
 
 
 def _fill(axis: "Axes", entry: Any, pixels: NDArray[np.uint8] | None, characters: int) -> None:
