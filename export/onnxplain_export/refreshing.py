@@ -90,6 +90,7 @@ def _redescribed(told: Mapping[str, Any], folder: Path, given: NewWeights, recor
     changes = [change for change in told["source"]["changes"] if not change.startswith(NOTE)]
     note = f"{NOTE}; graphs proved at export with those of SHA-256 {_first_source(told)[:16]}"
     source = {**told["source"], "file": given.file, "sha256": given.sha256, "changes": [*changes, note]}
+    source["precision"] = given.precision or source["precision"]
     graphs = {name: {**entry, "sha256": sha256_of(folder / entry["file"])} for name, entry in told["graphs"].items()}
     weights = told["weights"] and {**told["weights"], "sha256": sha256_of(folder / told["weights"]["file"])}
     return {**told, "source": source, "graphs": graphs, "weights": weights, "verification": dict(record)}

@@ -163,8 +163,9 @@ class Single:
 class Bundle:
     """A bundle's description; `sha256` is that of explainer.json, which holds the hashes of all other files.
 
-    `path` is the folder, or the single file. `lineage` stays the same when a bundle is given new weights. `left_out` says of methods that were wanted why the network doesn't allow
-    them, `detector` on which network the detector of unusual pictures was trained, where there is one.
+    `path` is the folder, or the single file. `left_out` says of methods that were wanted why the network doesn't allow
+    them, `detector` on which network the detector of unusual pictures was trained, where there is one. `lineage` stays
+    the same when a bundle is given new weights.
     """
 
     path: Path

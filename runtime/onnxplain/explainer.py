@@ -4,78 +4,38 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.answers import Answers, check_finite
-from onnxplain.bundle import EXPLAINS, Bundle, Graph, Method, Shape
+from onnxplain.bundle import Bundle, Graph, Method, Shape
 from onnxplain.bundle_files import read_bundle
 from onnxplain.cotangents import class_cotangents, given_cotangents
-from onnxplain.errors import ParameterError, PictureError, unknown
+from onnxplain.errors import ParameterError, PictureError
 from onnxplain.feeds import Feeds, model_feeds, top_class_feeds
 from onnxplain.images import SPATIAL, Image, is_one, listed, read_images
 from onnxplain.in_groups import in_groups
-from onnxplain.parameters import check_parameters
 from onnxplain.planner import chunks
 from onnxplain.plans import find_plan
-from onnxplain.presets import apply_preset, split_method
 from onnxplain.progress import Progress, progress_bar
 from onnxplain.providers import Provider, choose, name_of
-from onnxplain.result import Result, plain_parameters, provenance
+from onnxplain.requests import Prepared, Request, request_of, takes_score
+from onnxplain.result import Result, provenance
 from onnxplain.run_sizes import RunSizes
 from onnxplain.sessions import Sessions
 from onnxplain.summing import run_chunk
 from onnxplain.targets import Chosen, asked, resolve
-from onnxplain.tolerance import find_tolerance, run_to
+from onnxplain.tolerance import run_to
 from onnxplain.work import Work
 
 Array = NDArray[np.float32]
 OnError = Callable[[str, PictureError], None]
 
 
-# Loops that explain scores without a graph that takes `activated`: probability or logit is the engine's own choice.
-SCORING = frozenset({"scorecam", "ablation_cam", "recipro_cam"})
 RAW_GRADIENT = Method("gradient", "gradient", "single", "mean", "logits", "sensitivity", {})
 """What Explainer.gradient runs, whichever methods the bundle has."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A checked call of explain: what to run, with which parameters."""
-
-    method: Method
-    parameters: Mapping[str, Any]
-    explains: str
-    memory: float | str | None
-    top: int | None
-    cotangent: Any
-    tolerance: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Some methods of a bundle, ready to explain images: see Explainer.prepared.
-
-    A run of each takes so many images `together` at most.
-    """
-
-    requests: Sequence[_Request]
-    together: Sequence[int]
-    _explain: Callable[[Sequence[_Request], Sequence[Image], Any], list[Result]]
-
-    def __call__(self, batch: Sequence[Image], targets: Any = None) -> list[Result]:
-        """A result of each method."""
-        return self._explain(self.requests, batch, targets)
-
-    def plain(self) -> dict[str, dict[str, Any]]:
-        """The methods, their parameters and what they explain, as provenance holds them."""
-        return {
-            request.method.name: {"parameters": plain_parameters(request.parameters), "explains": request.explains}
-            for request in self.requests
-        }
 
 
 class Explainer:
@@ -148,7 +108,8 @@ class Explainer:
         is no more than that; `steps`, `samples` or `masks` is then the most it may take. See Result.steps and .errors.
         Raises ParameterError and PictureError for unusable input, ModelError where the network answers with NaN.
         """
-        request = self._request(method, memory, score, parameters, top, cotangent, preset, tolerance)
+        options = {"score": score, "top": top, "cotangent": cotangent, "preset": preset, "tolerance": tolerance}
+        request = self._request(method, parameters, memory=memory, **options)
         batch = read_images(images, self.bundle)
         with progress_bar(progress, request.method.name, len(batch)) as bar:
             return self._explain(batch, targets, request, bar)
@@ -174,7 +135,8 @@ class Explainer:
         Takes what explain takes, but one target (or list of them), or one cotangent, holds for all images. A picture
         that can't be read is handed to `on_error` with its name and skipped; without `on_error` it raises PictureError.
         """
-        request = self._request(method, memory, score, parameters, top, cotangent, preset, tolerance)
+        options = {"score": score, "top": top, "cotangent": cotangent, "preset": preset, "tolerance": tolerance}
+        request = self._request(method, parameters, memory=memory, **options)
         size = len(images) if isinstance(images, Sequence | np.ndarray) and not is_one(images) else None
         entries = listed(images, self.bundle) if is_one(images) else images
         groups = _groups(entries, self._images_per_run(request))
@@ -184,7 +146,7 @@ class Explainer:
         self,
         groups: Iterable[list[Any]],
         targets: Any,
-        request: _Request,
+        request: Request,
         on_error: OnError | None,
         bar: AbstractContextManager[Progress],
     ) -> Iterator[Result]:
@@ -208,22 +170,13 @@ class Explainer:
 
         `memory` is as for explain, and `score` holds for the methods that take one.
         """
-        requests = [
-            self._request(
-                method,
-                memory,
-                score if score is not None and self.takes_score(method) else None,
-                given,
-                None,
-                None,
-                None,
-                None,
-            )
-            for method, given in methods.items()
-        ]
+        requests = []
+        for method, given in methods.items():
+            taken = score if score is not None and self.takes_score(method) else None
+            requests.append(self._request(method, given, memory=memory, score=taken))
         return Prepared(requests, [self._images_per_run(request) for request in requests], self._explain_by)
 
-    def _explain_by(self, requests: Sequence[_Request], batch: Sequence[Image], targets: Any) -> list[Result]:
+    def _explain_by(self, requests: Sequence[Request], batch: Sequence[Image], targets: Any) -> list[Result]:
         """The results of several methods for the same images, whose scores are found once."""
         results, bar = [], Progress()
         answers: Answers | None = None
@@ -236,9 +189,13 @@ class Explainer:
     def scores(self, rows: Any) -> Array:
         """The network's scores (logits, where it has them) [N, classes], or [N, …] of other outputs."""
         batch = read_images(rows, self.bundle)
-        scores, _ = self._forward(model_feeds(batch, self.bundle), len(batch), None)
+        scores = self.scores_of(batch)
         check_finite(scores, _names(batch), "scores")
         return scores
+
+    def scores_of(self, batch: Sequence[Image]) -> Array:
+        """The scores of images that have been read, NaN among them where the network says so."""
+        return self._forward(model_feeds(batch, self.bundle), len(batch), None)[0]
 
     def values(self, rows: Any) -> Array:
         """What gradients are taken at, [N, …]: the preprocessed rows, or a feature layer or embedding of theirs."""
@@ -252,51 +209,23 @@ class Explainer:
                 f"the bundle {self.bundle.path} has no gradient graph; export it with the method gradient"
             )
         images = read_images(rows, self.bundle)
-        request = _Request(RAW_GRADIENT, {}, "logits", None, None, cotangent)
+        request = Request(RAW_GRADIENT, {}, "logits", cotangent=cotangent)
         work = self._work(images, targets, request, Progress())
         maps = self._maps(work, "gradient", request)
         return maps if work.asked.several else maps[:, 0]
 
-    def _request(
-        self,
-        method: str | None,
-        memory: float | str | None,
-        score: str | None,
-        given: Mapping[str, Any],
-        top: int | None,
-        cotangent: Any,
-        preset: str | None,
-        tolerance: float | None,
-    ) -> _Request:
+    def _request(self, method: str | None, given: Mapping[str, Any], **options: Any) -> Request:
         """Everything about a call that can be checked before a picture is read."""
-        method = self.bundle.usual_method if method is None else method
-        if not isinstance(method, str):
-            raise ParameterError(unknown("method", str(method), self.bundle.methods))
-        name, preset = split_method(method, preset)
-        if name not in self.bundle.methods:
-            raise ParameterError(no_method(self.bundle, name))
-        chosen = apply_preset(self.bundle.methods[name], preset)
-        if score is not None and score not in EXPLAINS:
-            raise ParameterError(unknown("score", str(score), EXPLAINS))
-        if score is not None and not self.takes_score(name):
-            raise ParameterError(f"score= is for perturbation methods; {method} explains the {chosen.explains}")
-        if memory is not None:
-            self._runs.rows(self.bundle.graphs[chosen.graph], memory)
-        if tolerance is not None:
-            how = find_tolerance(chosen, self.bundle.methods.values(), tolerance)
-            given = {how.limit: how.most, **given}
-        checked = check_parameters(chosen, given)
-        if checked.get("layer") == "":
-            # By name, so that whoever reads the provenance knows which.
-            checked["layer"] = next((layer.name for layer in self.bundle.layers if layer.default), "")
-        return _Request(chosen, checked, score or chosen.explains, memory, top, cotangent, tolerance)
+        request = request_of(self.bundle, method, given, **options)
+        if request.memory is not None:
+            self._runs.rows(self.bundle.graphs[request.method.graph], request.memory)
+        return request
 
     def takes_score(self, method: str) -> bool:
         """Whether a method can explain the logit as well as the probability: it takes scores, not gradients."""
-        entry = self.bundle.methods[split_method(method, None)[0]]
-        return self.bundle.graphs[entry.graph].takes("activated") or entry.loop in SCORING
+        return takes_score(self.bundle, method)
 
-    def _images_per_run(self, request: _Request) -> int:
+    def _images_per_run(self, request: Request) -> int:
         """How many images fill one run of a method, so that a stream reads no more than it needs at once."""
         height, width = (size if isinstance(size, int) else 0 for size in _declared_size(self.bundle))
         plan = find_plan(request.method.plan)
@@ -306,7 +235,7 @@ class Explainer:
         steps = 1 if not plan.columns else len(plan.rule(request.parameters, max(height, 1), max(width, 1)))
         return max(1, self._runs.rows(graph, request.memory) // steps)
 
-    def _explain(self, batch: Sequence[Image], targets: Any, request: _Request, bar: Progress) -> Result:
+    def _explain(self, batch: Sequence[Image], targets: Any, request: Request, bar: Progress) -> Result:
         work = self._work(batch, targets, request, bar)
         return self._result(batch, work, self._maps(work, "map", request), request)
 
@@ -314,7 +243,7 @@ class Explainer:
         self,
         batch: Sequence[Image],
         targets: Any,
-        request: _Request,
+        request: Request,
         bar: Progress,
         known: Answers | None = None,
     ) -> Work:
@@ -343,7 +272,7 @@ class Explainer:
             calibration=self._runs.calibration if request.memory is None else None,
         )
 
-    def _maps(self, work: Work, what: str, request: _Request) -> Array:
+    def _maps(self, work: Work, what: str, request: Request) -> Array:
         """The maps [N, T, …] of the method's loop; ModelError, which calls them `what`, unless they are finite."""
         if work.count:
             self._sessions.begin(self.bundle.graphs[work.method.graph], work.count, request.memory)
@@ -357,7 +286,7 @@ class Explainer:
         check_finite(maps, work.names, what)
         return maps
 
-    def _result(self, batch: Sequence[Image], work: Work, maps: Array, request: _Request) -> Result:
+    def _result(self, batch: Sequence[Image], work: Work, maps: Array, request: Request) -> Result:
         keep = slice(None) if work.chosen.several else 0
         inside = self.bundle.inside
         steps, errors = work.effort.steps_of(len(batch)), work.effort.errors
@@ -427,16 +356,6 @@ class Explainer:
             return scores, values
         joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
         return joined[0].astype(np.float32), joined[1] if inside else feeds["image"].values
-
-
-def no_method(bundle: Bundle, name: str) -> str:
-    """Why a bundle doesn't have a method, and what to do."""
-    if name in bundle.left_out:
-        return f"the bundle has no {name}: {bundle.left_out[name]}"
-    if name == "rise_plus":
-        return f"rise_plus needs a detector; train one: onnxplain detector {bundle.path} --data PICTURES"
-    text = unknown("method", name, bundle.methods)
-    return f"{text}{'' if text.endswith('?') else '.'} Which methods a bundle has is chosen at export (--methods)"
 
 
 def _sizes(shape: Shape) -> tuple[int, ...]:

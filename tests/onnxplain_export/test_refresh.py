@@ -149,6 +149,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], torch.Tensor, dict[str, Any]]
     "recurrent": (sequential(Recurrent()), IMAGE, {}),
     "tied": (sequential(Tied()), IMAGE, {}),
     "float16": (WIDE, IMAGE, {"float16": True}),
+    "half": (lambda: WIDE().half(), IMAGE.half(), {}),
     "double": (lambda: WIDE().double(), IMAGE.double(), {}),
 }
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from onnxplain.bundle import Bundle, Method
 from onnxplain.errors import ParameterError, unknown
-from onnxplain.explainer import no_method
 from onnxplain.parameters import check_parameters
+from onnxplain.requests import no_method
 from onnxplain_export.single.recipes import REASONS, RECIPES
 from onnxplain_export.single.scene import FILLS
 

@@ -39,12 +39,12 @@ def verify_refreshed(folder: Path, told: Mapping[str, Any], recipe: Recipe, give
     feeds = _feeds(told)
     record: dict[str, Any] = {}
     if given.outputs is not None:
-        rounded = given.precision not in (None, "float32") or _is_rounded(told)
+        rounded = _is_rounded(told, given.precision)
         record["forward"] = _forward(sessions, feeds, recipe, given, ROUNDED_TOLERANCE if rounded else TOLERANCE)
         if not record["forward"]["error"] <= record["forward"]["tolerance"]:
             raise VerificationError(
-                "the bundle's scores differ from the model's by {error:.1e} (tolerance {tolerance:.0e}); something that "
-                "holds no weights isn't as it was at export".format(**record["forward"])
+                "the bundle's scores differ from the model's by {error:.1e} (tolerance {tolerance:.0e}); something "
+                "that holds no weights isn't as it was at export".format(**record["forward"])
             )
     if "gradient" in sessions and not told.get("value") and recipe.quantized is None and not _is_free(told):
         record["gradient"] = _along_the_gradient(sessions, feeds, told)
@@ -56,8 +56,11 @@ def verify_refreshed(folder: Path, told: Mapping[str, Any], recipe: Recipe, give
     return record
 
 
-def _is_rounded(told: Mapping[str, Any]) -> bool:
-    return "float16" in told["verification"] or any("rounded to float16" in one for one in told["source"]["changes"])
+def _is_rounded(told: Mapping[str, Any], precision: str | None) -> bool:
+    """Whether the network computes in half precision, or the bundle holds its weights so."""
+    changes = told["source"]["changes"]
+    halves = "float16" in (precision or told["source"]["precision"])  # bfloat16 too
+    return halves or any("rounded to float16" in change for change in changes)
 
 
 def _is_free(told: Mapping[str, Any]) -> bool:

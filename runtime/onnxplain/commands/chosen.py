@@ -5,10 +5,10 @@ from typing import Any
 
 from onnxplain.bundle import Bundle, Method
 from onnxplain.errors import ParameterError
-from onnxplain.explainer import no_method
 from onnxplain.messages import say
 from onnxplain.presets import split_method
 from onnxplain.regions import lacking, refuse_lacking
+from onnxplain.requests import no_method
 
 ALL = "all"
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import ParameterError, unknown
-from onnxplain.explainer import Explainer, no_method
+from onnxplain.explainer import Explainer
 from onnxplain.images import listed
 from onnxplain.metrics.masks import mask_files, masks_for
 from onnxplain.metrics.registry import Measurement, Metric, check_settings, find_metric
@@ -20,6 +20,7 @@ from onnxplain.parameters import check_parameters
 from onnxplain.presets import apply_preset, split_method
 from onnxplain.progress import progress_bar
 from onnxplain.regions import refuse_lacking
+from onnxplain.requests import no_method
 from onnxplain.result import Result
 
 Array = NDArray[np.float64]

@@ -14,7 +14,6 @@ from onnxplain.activations import activate
 from onnxplain.bundle import Bundle
 from onnxplain.errors import ParameterError, PictureError
 from onnxplain.explainer import Explainer
-from onnxplain.feeds import model_feeds
 from onnxplain.images import Image, listed, read_image
 from onnxplain.progress import Progress, progress_bar
 from onnxplain.targets import class_of
@@ -138,7 +137,7 @@ def _measured(
     output = explainer.bundle.scores
     batch = [image for _, image, _ in read]
     # Explainer.scores refuses NaN, but a network that has diverged is to be seen, not to end the run.
-    scores = explainer._forward(model_feeds(batch, explainer.bundle), len(batch), None)[0] if batch else None
+    scores = explainer.scores_of(batch) if batch else None
     scores = np.zeros((0, int(output.classes or 1)), np.float32) if scores is None else scores
     values = score_samples(metric, scores, labels, output.activation)
     with np.errstate(all="ignore"):
