@@ -7,11 +7,14 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxplain.errors import ModelError
+from onnxplain_export.emitter import captured
 from onnxplain_export.origins import source_tensors
 
 WEIGHT = "weight "
 """What stands before a tensor's name among the things that a node reads."""
 
+LONGEST = 60
+"""Characters of an attribute in a message."""
 ENDS = ("inputs", "outputs")
 
 Line = Mapping[str, Any]
@@ -29,7 +32,9 @@ def structure_of(model: ir.Model) -> list[Line]:
     for number, body in enumerate(model.graph.subgraphs()):
         names.update((value, f"body {number}.{index}") for index, value in enumerate(body.inputs))
     names.update((value, WEIGHT + name) for name, value in source_tensors(model))
-    nodes = list(model.graph.all_nodes())
+    ends = _plain_outputs(model.graph)
+    needed = _leading_to(ends)
+    nodes = [node for node in model.graph.all_nodes() if node in needed or node.graph is not model.graph]
     for number, node in enumerate(nodes):
         names.update((value, f"{number}.{index}") for index, value in enumerate(node.outputs))
     lines: list[Line] = [
@@ -42,12 +47,31 @@ def structure_of(model: ir.Model) -> list[Line]:
         for node in nodes
     ]
     shapes = {f"input {index}": _shape(value) for index, value in enumerate(model.graph.inputs)}
-    ends = [names.get(value, "?") for value in model.graph.outputs]
     return [
         {"op": "inputs", "name": "", "inputs": [], "attributes": shapes},
         *lines,
-        {"op": "outputs", "name": "", "inputs": ends, "attributes": {}},
+        {"op": "outputs", "name": "", "inputs": [names.get(value, "?") for value in ends], "attributes": {}},
     ]
+
+
+def _plain_outputs(graph: ir.Graph) -> list[ir.Value]:
+    """The outputs that standard operators compute (a label isn't one), or all where there are none."""
+    foreign: set[ir.Value | None] = set()
+    for node in graph:
+        if node.domain != "" or any(value in foreign for value in node.inputs):
+            foreign.update(node.outputs)
+    return [value for value in graph.outputs if value not in foreign] or list(graph.outputs)
+
+
+def _leading_to(ends: Sequence[ir.Value]) -> set[ir.Node]:
+    found: set[ir.Node] = set()
+    waiting = [value.producer() for value in ends]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [value.producer() for value in (*node.inputs, *captured(node)) if value is not None]
+    return found
 
 
 def matched_weights(old: Sequence[Line], new: Sequence[Line]) -> dict[str, str]:
@@ -81,7 +105,14 @@ def _same_node(before: Line, after: Line) -> None:
     for name in {**before["attributes"], **after["attributes"]}:
         was, now = before["attributes"].get(name), after["attributes"].get(name)
         if was != now:
-            raise ModelError(f"{_called(before)} has {name} {now or 'no more'}, not {was or 'given before'}")
+            values = f"{_short(now, 'no more')}, not {_short(was, 'given before')}"
+            raise ModelError(f"{_called(before)} has {name} {values}")
+
+
+def _short(text: str | None, missing: str) -> str:
+    if text is None:
+        return missing
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _called(line: Line) -> str:

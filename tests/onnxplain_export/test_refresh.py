@@ -13,6 +13,8 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import onnxplain_export.exporting
@@ -367,6 +369,15 @@ def test_another_file_is_refused_with_the_first_difference(name: str, tmp_path: 
     with pytest.raises(ModelError, match=message) as failure:
         refresh(bundle, make())
     assert "\n" not in str(failure.value)
+
+
+def test_an_estimator_is_converted_again(tmp_path: Path) -> None:
+    """Its label output, whose node holds coefficients as attributes, is no part of what is explained."""
+    features, classes = load_digits(return_X_y=True)
+    early, late = (LogisticRegression(C=c, max_iter=1000).fit(features / 16, classes) for c in (0.01, 0.1))
+    bundle = quick(early, tmp_path / "net.explain")
+    fresh = quick(late, tmp_path / "fresh.explain")
+    assert_same_files_but_memory(refresh(bundle, late), fresh)
 
 
 def test_what_a_rule_has_looked_at_may_not_change(tmp_path: Path) -> None:
