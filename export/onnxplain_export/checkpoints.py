@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from onnxplain.bundle import Bundle
 from onnxplain.bundle_files import DESCRIPTION, METADATA, read_bundle
-from onnxplain.errors import BundleError, ModelError, ParameterError
+from onnxplain.errors import BundleError, DivergedError, ModelError, ParameterError
 from onnxplain.messages import say
 from onnxplain.model_file import metadata_of
 from onnxplain_export.check.checking import check
@@ -22,6 +22,7 @@ DETECTING = "rise_plus"
 """The method that a bundle gets by training a detector, not by export."""
 Exporting = Callable[[Path, Path], None]
 """Exports a model to a folder."""
+OnDiverged = Callable[["Checkpoint", DivergedError], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +90,16 @@ def _stem(name: str) -> str:
     return re.sub(r"\.(onnx|explain)$", "", name, flags=re.IGNORECASE)
 
 
-def bundles(found: Sequence[Checkpoint], folder: Path, exporting: Exporting) -> Iterator[tuple[Checkpoint, Path]]:
+def bundles(
+    found: Sequence[Checkpoint], folder: Path, exporting: Exporting, on_diverged: OnDiverged | None = None
+) -> Iterator[tuple[Checkpoint, Path]]:
     """Each checkpoint with the bundle to open for it, in `folder` where it is a model; valid until the next is asked.
 
     The first model is exported by `exporting`, each later one refreshes the bundle before it; where that can't be,
     since the network's architecture is another, it is exported with the methods, preprocessing and labels of that
-    bundle, and this is said. A bundle among the checkpoints says how the models after it are read. Raises
-    ParameterError where a checkpoint's classes aren't those of the first.
+    bundle, and this is said. A bundle among the checkpoints says how the models after it are read. A model
+    whose weights are NaN is handed to `on_diverged`, where that is given, and has no bundle. Raises ParameterError
+    where a checkpoint's classes aren't those of the first.
     """
     first: tuple[Checkpoint, Bundle] | None = None
     before: Path | None = None
@@ -103,7 +107,13 @@ def bundles(found: Sequence[Checkpoint], folder: Path, exporting: Exporting) -> 
     for number, checkpoint in enumerate(found):
         if checkpoint.is_model:
             target = folder / f"{number}.explain"
-            before = _made(checkpoint, before, target, exporting, in_place=ours)
+            try:
+                before = _made(checkpoint, before, target, exporting, in_place=ours)
+            except DivergedError as error:
+                if on_diverged is None:
+                    raise
+                on_diverged(checkpoint, error)
+                continue
         else:
             before = checkpoint.path
         ours = checkpoint.is_model
@@ -120,6 +130,8 @@ def _made(checkpoint: Checkpoint, before: Path | None, target: Path, exporting: 
         return target
     try:
         return refresh(before, checkpoint.path, None if in_place else target)
+    except DivergedError:
+        raise
     except (ModelError, BundleError) as error:
         made = _exported_like(read_bundle(before, verify=False), checkpoint.path, target)
         say(f"{checkpoint.path}: the bundle of the checkpoint before can't be refreshed, a new one was made: {error}")

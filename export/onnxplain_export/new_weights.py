@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from onnxplain.errors import ModelError, unknown
+from onnxplain.errors import DivergedError, ModelError, unknown
 from onnxplain_export.evaluate import run, session_of
 from onnxplain_export.normalize import Options, converted
 from onnxplain_export.normalize.opset import runnable
@@ -17,6 +17,7 @@ from onnxplain_export.origins import digest, source_tensors
 from onnxplain_export.recipe import Recipe
 from onnxplain_export.sources import Source, read_source
 from onnxplain_export.sources.recognition import frameworks
+from onnxplain_export.sources.source import is_mask
 from onnxplain_export.structure import matched_weights, structure_of
 
 Array = NDArray[Any]
@@ -105,6 +106,8 @@ def _checked(new: NewWeights, recipe: Recipe) -> NewWeights:
         tensors[name] = _as_read(new.tensors[name])
         if list(tensors[name].shape) != list(shape):
             raise ModelError(f"the weight {name!r} has shape {list(tensors[name].shape)}, not {list(shape)}")
+        if tensors[name].dtype.kind == "f" and not np.isfinite(tensors[name]).all() and not is_mask(tensors[name]):
+            raise DivergedError(f"the weight {name!r} holds NaN or infinite values; has the training diverged?")
         if tensors[name].dtype.name != dtype:
             raise ModelError(f"the weight {name!r} holds {tensors[name].dtype.name}, not {dtype}")
     for name, expected in recipe.pinned.items():

@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxplain.errors import BundleError, ModelError
+from onnxplain.errors import BundleError, DivergedError
 from onnxplain_export.recipe import Stored
+from onnxplain_export.sources.source import is_mask
 
 Results = Mapping[str, NDArray[Any]]
 
@@ -50,8 +51,8 @@ class Patch:
             if list(found.shape) != one.shape or found.dtype.name != one.dtype:
                 kind = f"{found.dtype.name} {list(found.shape)}"
                 raise BundleError(f"{one.value} would be {kind}, not {one.dtype} {one.shape}; export the bundle again")
-            if not np.isfinite(found).all():
-                raise ModelError(f"{one.value!r} holds NaN or infinite numbers; was the training diverging?")
+            if not np.isfinite(found).all() and not is_mask(found):
+                raise DivergedError(f"{one.value!r} holds NaN or infinite values; has the training diverged?")
 
     def of_graph(self, graph: str) -> dict[str, NDArray[Any]]:
         """The new contents of a graph's own initializers by name."""

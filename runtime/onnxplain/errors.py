@@ -2,6 +2,7 @@
 
 OnnxplainError
 ├── ModelError            the source model can't be read or used
+│   ├── DivergedError         its weights are NaN or infinite
 │   ├── NoGradientError       an operator has no derivative rule, or the gradient is zero everywhere
 │   └── VerificationError     the exported graphs disagree with the source
 ├── BundleError           the exported bundle is missing, altered, newer than this reader, or incomplete
@@ -21,6 +22,10 @@ class OnnxplainError(Exception):
 
 class ModelError(OnnxplainError):
     """The source model can't be read or used."""
+
+
+class DivergedError(ModelError):
+    """The source model's weights are NaN or infinite, as after a training that has diverged."""
 
 
 class NoGradientError(ModelError):

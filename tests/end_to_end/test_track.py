@@ -325,3 +325,27 @@ def test_the_page_is_seen_and_used_by_keyboard(tracked: Path, tmp_path: Path) ->
 
 def _pixels(png: bytes) -> NDArray[np.uint8]:
     return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+
+
+def test_a_diverged_checkpoint_is_shown_as_nan(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = _network()
+    with torch.no_grad():
+        lost[0].weight[0] = float("nan")
+    _onnx(lost, tmp_path / "digits_epoch2.onnx")
+    first, last = trained.folder / "digits_epoch1.onnx", trained.folder / f"digits_epoch{EPOCHS}.onnx"
+    options = ["--data", trained.folder / "data", "--labels", trained.folder / "labels.txt", "--preprocessing", "unit"]
+    given = [first, tmp_path / "digits_epoch2.onnx", last, *options, "-o", tmp_path / "out", "--methods", "gradient"]
+    assert main(["track", *map(str, given)]) == 0
+    said = capsys.readouterr().err
+    assert "step 2: " in said
+    assert "holds NaN or infinite values" in said
+    history = LabelTracker.restore(tmp_path / "out" / "labels.npz").history["eval"]
+    for curves in history.values():
+        means = {step: band.mean for step, band in curves["std"].items()}
+        assert np.isnan(means[2])
+        assert np.isfinite([means[1], means[EPOCHS]]).all()
+    given = [first, tmp_path / "digits_epoch2.onnx", *options, "-o", tmp_path / "other"]
+    assert main(["track", *map(str, given)]) == 2
+    assert not (tmp_path / "other").exists()

@@ -15,7 +15,7 @@ from onnxplain.bundle import Bundle
 from onnxplain.commands.chosen import ALL, named_methods, runnable
 from onnxplain.commands.given import pair
 from onnxplain.commands.given import settings as settings_of
-from onnxplain.errors import ModelError, ParameterError, PictureError
+from onnxplain.errors import DivergedError, ModelError, ParameterError, PictureError
 from onnxplain.explainer import Explainer
 from onnxplain.messages import say
 from onnxplain.output import write_bytes
@@ -95,6 +95,7 @@ class _State:
     """What has come of the checkpoints so far."""
 
     data: Labelled
+    last: Checkpoint
     matched: Matched | None = None
     by_label: LabelTracker | None = None
     by_instance: InstanceTracker | None = None
@@ -110,11 +111,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise ParameterError(f"--hardest {arguments.hardest}: at least 1 picture is shown")
     named = checkpoints(arguments.checkpoints)
     _refuse_settled(named[0], arguments)
-    state = _State(labelled_pictures(arguments.data))
+    state = _State(labelled_pictures(arguments.data), named[-1])
     with output_folder(arguments.output, arguments.overwrite) as folder, tempfile.TemporaryDirectory() as working:
         last: Explainer | None = None
         for checkpoint, bundle in bundles(
-            named, Path(working), lambda model, target: _export(model, target, arguments)
+            named,
+            Path(working),
+            lambda model, target: _export(model, target, arguments),
+            on_diverged=lambda checkpoint, error: _diverged(state, checkpoint, error, arguments),
         ):
             last = Explainer(bundle, arguments.device, threads=arguments.threads)
             if state.matched is None:
@@ -219,6 +223,24 @@ def _follow(state: _State, explainer: Explainer, checkpoint: Checkpoint, argumen
         f"step {checkpoint.step} ({checkpoint.path.name}): {arguments.metric} {np.mean(found.values):.4g}, "
         f"{np.mean(found.right):.1%} of {len(found)} pictures right"
     )
+
+
+def _diverged(state: _State, checkpoint: Checkpoint, error: DivergedError, arguments: argparse.Namespace) -> None:
+    """A checkpoint whose metrics are all NaN; not the first, which settles the classes, nor the last, which has maps."""
+    if state.matched is None or state.by_label is None or state.by_instance is None or checkpoint is state.last:
+        raise error
+    say(f"step {checkpoint.step}: {error}; its metrics are NaN")
+    good = np.array([number for number in range(len(state.data.pictures)) if number not in state.bad], np.int64)
+    labels, nothing = state.matched.numbers[good], np.full(len(good), np.nan)
+    names = _names(state.data)
+    for tracker, keys in ((state.by_label, labels), (state.by_instance, [names[number] for number in good])):
+        tracker.epoch_begin()
+        tracker.update(keys, nothing)
+        tracker.epoch_end(checkpoint.step)
+    said = np.full(len(good), NOTHING, np.int64)
+    unsure = nothing.astype(np.float32)
+    found = Followed(checkpoint.step, arguments.metric, "eval", good, labels, nothing, said, unsure, unsure)
+    state.found.append(found)
 
 
 def _note(state: _State, number: int, error: PictureError) -> None:

@@ -13,7 +13,7 @@ import onnx_ir.passes.common as passes
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # onnx brings it, without types
 from numpy.typing import NDArray
 
-from onnxplain.errors import ModelError
+from onnxplain.errors import DivergedError, ModelError
 from onnxplain_export.sources.causes import root_cause
 from onnxplain_export.sources.recognition import frameworks, refusal, refuse_other_file
 
@@ -222,11 +222,11 @@ def _check_finite(tensor: ir.TensorProtocol, where: str, file: str) -> None:
         raise ModelError(f"{file}: {where} can't be read: {error}") from error
     with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, and is reported
         values = array.astype(np.float32, copy=False)
-    if not np.isfinite(values).all() and not _is_mask(values):
-        raise ModelError(f"{file}: {where} holds NaN or infinite values")
+    if not np.isfinite(values).all() and not is_mask(values):
+        raise DivergedError(f"{file}: {where} holds NaN or infinite values")
 
 
-def _is_mask(values: NDArray[np.float32]) -> bool:
+def is_mask(values: NDArray[np.float32]) -> bool:
     """Whether the values are 0 and −inf, or −inf alone: an attention mask or a pad value, not a broken weight."""
     finite = values[np.isfinite(values)]
     return not np.isnan(values).any() and not np.isposinf(values).any() and not finite.any()
