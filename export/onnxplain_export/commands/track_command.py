@@ -226,7 +226,7 @@ def _follow(state: _State, explainer: Explainer, checkpoint: Checkpoint, argumen
 
 
 def _diverged(state: _State, checkpoint: Checkpoint, error: DivergedError, arguments: argparse.Namespace) -> None:
-    """A checkpoint whose metrics are all NaN; not the first, which settles the classes, nor the last, which has maps."""
+    """A checkpoint of NaN metrics; not the first, which settles the classes, nor the last, which has the maps."""
     if state.matched is None or state.by_label is None or state.by_instance is None or checkpoint is state.last:
         raise error
     say(f"step {checkpoint.step}: {error}; its metrics are NaN")
