@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from onnxplain.bundle_files import description_of, read_bundle
+from onnxplain.bundle_files import REFRESHED, description_of, read_bundle
 from onnxplain.errors import BundleError
 from onnxplain_export.bundle import new_folder, refuse_target, sha256_of, write_description
 from onnxplain_export.new_weights import NewWeights
@@ -15,8 +15,6 @@ from onnxplain_export.normalize import Normalized
 from onnxplain_export.patching import Patch, is_already, write_patched
 from onnxplain_export.recipe import RECIPE, Place, read_recipe, recipe_of
 from onnxplain_export.verify.refreshed import verify_refreshed
-
-NOTE = "weights refreshed"
 
 
 def refresh(
@@ -87,8 +85,8 @@ def _described(folder: Path) -> dict[str, Any]:
 
 def _redescribed(told: Mapping[str, Any], folder: Path, given: NewWeights, record: Mapping[str, Any]) -> dict[str, Any]:
     """The description with the new source, hashes and proofs."""
-    changes = [change for change in told["source"]["changes"] if not change.startswith(NOTE)]
-    note = f"{NOTE}; graphs proved at export with those of SHA-256 {_first_source(told)[:16]}"
+    changes = [change for change in told["source"]["changes"] if not change.startswith(REFRESHED)]
+    note = f"{REFRESHED}; graphs proved at export with those of SHA-256 {_first_source(told)[:16]}"
     source = {**told["source"], "file": given.file, "sha256": given.sha256, "changes": [*changes, note]}
     source["precision"] = given.precision or source["precision"]
     graphs = {name: {**entry, "sha256": sha256_of(folder / entry["file"])} for name, entry in told["graphs"].items()}
@@ -98,5 +96,5 @@ def _redescribed(told: Mapping[str, Any], folder: Path, given: NewWeights, recor
 
 def _first_source(told: Mapping[str, Any]) -> str:
     """The hash of the source that the bundle was exported from."""
-    notes = [change for change in told["source"]["changes"] if change.startswith(NOTE)]
+    notes = [change for change in told["source"]["changes"] if change.startswith(REFRESHED)]
     return notes[0].rsplit(" ", 1)[1] if notes else str(told["source"]["sha256"])

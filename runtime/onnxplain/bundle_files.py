@@ -33,6 +33,8 @@ DESCRIPTION = "explainer.json"
 ATTEMPTS = 5
 METADATA = "onnxplain"
 """The key of the description among a single file's metadata."""
+REFRESHED = "weights refreshed"
+"""How the note begins that new weights leave among the changes of a bundle's source."""
 T = TypeVar("T")
 
 

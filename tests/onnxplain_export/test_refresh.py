@@ -475,6 +475,8 @@ def test_the_command_refreshes_and_says_what_it_compared(tmp_path: Path, capsys:
     assert "has the weights of" in printed
     assert "forward: differs by" in printed
     assert "gradient: differs by" in printed
+    assert main(["info", str(tmp_path / "out.explain")]) == 0
+    assert "verified when it was refreshed:" in capsys.readouterr().out
     onnx.save(proto(10, activation="Relu"), tmp_path / "other.onnx")
     assert main(["refresh", str(bundle), str(tmp_path / "other.onnx")]) == 2
     assert "Tanh (node 'squash') has become Relu" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxplain.activations import activate
 from onnxplain.bundle import Bundle, Graph, Parameter, Single
-from onnxplain.bundle_files import description_of, read_bundle
+from onnxplain.bundle_files import REFRESHED, description_of, read_bundle
 from onnxplain.errors import OnnxplainError, ParameterError
 from onnxplain.explainer import Explainer
 from onnxplain.images import image_size
@@ -80,7 +80,9 @@ def _described(bundle: Bundle) -> Iterator[str]:
     for layer in bundle.layers:
         grid = f"{layer.grid[0]}x{layer.grid[1]} places"
         yield f"layer {layer.name} {_shape(layer.shape)}, {grid}{' (default)' if layer.default else ''}"
-    yield "verified at export:" if bundle.verification else "never verified"
+    changes = bundle.source.get("changes", ())
+    when = "when it was refreshed" if any(change.startswith(REFRESHED) for change in changes) else "at export"
+    yield f"verified {when}:" if bundle.verification else "never verified"
     yield from (f"  {name}: {_measured(entry)}" for name, entry in bundle.verification.items())
 
 
