@@ -417,6 +417,14 @@ def test_an_output_that_exists_is_refused_unless_told(tmp_path: Path) -> None:
     refresh(bundle, proto(20), other, overwrite=True)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems can't exchange two names at once")
+def test_there_is_no_moment_without_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = quick(proto(0), tmp_path / "net.explain")
+    monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("the old bundle was moved away first"))
+    refresh(bundle, proto(10))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.explain"]
+
+
 READER = """
 import sys, numpy as np
 from onnxplain import Explainer
