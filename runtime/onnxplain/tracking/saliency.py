@@ -93,6 +93,10 @@ class SaliencyTracker:
         if self._samples.collect(images, labels, mode):
             self._check_labels()
 
+    def wants(self, mode: str = "eval") -> bool:
+        """Whether the mode's pictures aren't complete yet, so that collect() would keep more."""
+        return self._samples.wants(checked_mode(mode))
+
     def epoch_begin(self, mode: str = "eval") -> None:
         """Drop what an interrupted epoch has left of pictures that aren't complete yet."""
         self._samples.begin(mode)

@@ -94,6 +94,11 @@ class Samples:
         for kept in (*self._modes.values(), *([] if self._usual is None else [self._usual])):
             yield from kept.labels or ()
 
+    def wants(self, mode: str) -> bool:
+        """Whether pictures of another batch would be kept."""
+        kept = self._of(mode)
+        return kept is not None and not kept.complete
+
     def _of(self, mode: str) -> Kept | None:
         if mode not in self._modes and self._usual is not None:
             if self._usual.complete:  # pictures that were given serve every mode
