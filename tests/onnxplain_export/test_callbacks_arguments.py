@@ -42,7 +42,7 @@ LOADER = DataLoader(TensorDataset(torch.tensor(X), torch.tensor(Y)), 8, shuffle=
         ({"data": LOADER, "instances": InstanceTracker("cross_entropy")}, "give one with shuffle=False"),
         ({"sinks": 3}, "int is no sink"),
         ({"device": "cpuu"}, "unknown device 'cpuu'; did you mean 'cpu'?"),
-        ({"label": ["a"]}, "unknown option 'label'; did you mean 'labels'?"),
+        ({"class_name": ["a"]}, "unknown option 'class_name'"),
         ({"overwrite": True}, "unknown option 'overwrite'"),
         ({"methods": ["gradent"]}, "unknown method 'gradent'; did you mean 'gradient'?"),
         ({"saliency": SaliencyTracker(2, methods=["ig"])}, "unknown method 'ig'"),

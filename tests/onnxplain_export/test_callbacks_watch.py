@@ -335,3 +335,12 @@ def test_in_a_distributed_training_the_first_process_watches(tmp_path: Path, mon
 
 if __name__ == "__main__":
     resumed(Path(sys.argv[1]))
+
+
+def test_the_bundle_has_the_names_of_the_classes(tmp_path: Path) -> None:
+    names = [f"digit {digit}" for digit in range(10)]
+    watch = Watch(
+        network(), tmp_path / "n", data=(X, Y), labels=LabelTracker("error"), metric="error", class_names=names
+    )
+    watch.epoch_end()
+    assert Explainer(tmp_path / "n").bundle.scores.labels == tuple(names)

@@ -291,7 +291,7 @@ DIFFERENT: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: nn.Sequential(*[nn.GELU() if isinstance(part, nn.ReLU) else part for part in wide()]),
         "something that holds no weights isn't as it was at export",
     ),
-    "diverged": (lambda: filled(wide(), float("nan")), "'0.weight' holds NaN or infinite values; has the training diverged"),
+    "diverged": (lambda: filled(wide(), float("nan")), "'0.weight' holds NaN or infinite values; has the training"),
     "a file": (lambda: proto(size=12), r"Conv \(node 'node_conv2d'\) reads 2 values, not 3"),
 }
 

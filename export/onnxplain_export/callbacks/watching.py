@@ -3,7 +3,7 @@
 import inspect
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +32,8 @@ from onnxplain_export.sources.recognition import frameworks
 
 EVAL = "eval"
 KINDS = {"saliency": SaliencyTracker, "labels": LabelTracker, "instances": InstanceTracker}
-OWN = ("model", "output", "example", "overwrite")
-"""Parameters of export() that aren't passed on."""
+OWN = ("model", "output", "example", "overwrite", "labels")
+"""Parameters of export() that aren't passed on under their names."""
 
 
 class Watch:
@@ -46,8 +46,8 @@ class Watch:
 
     `model` is a torch module or a Keras model (None: set `watch.model` before the first epoch ends). The folder
     `bundle` is written at the first need, in place of one that is there, and refreshed afterwards; `export_options` are
-    those of onnxplain_export.export, `methods` the saliency tracker's unless given. `example` is one input batch, for
-    a module whose data don't tell it.
+    those of onnxplain_export.export, `methods` the saliency tracker's unless given, and `class_names` its labels.
+    `example` is one input batch, for a module whose data don't tell it.
 
     `data`, (images, labels) or an iterable of such batches, are what the network is measured on after epochs of the
     mode "eval": each sample by `metric`, for the trackers `labels` and `instances`, at epoch 1 and the multiples of
@@ -73,6 +73,7 @@ class Watch:
         saliency: SaliencyTracker | None = None,
         labels: LabelTracker | None = None,
         instances: InstanceTracker | None = None,
+        class_names: Sequence[str] | None = None,
         sinks: Any = (),
         state: str | os.PathLike[str] | None = None,
         every: int = 1,
@@ -91,7 +92,7 @@ class Watch:
             saliency.sinks = (*saliency.sinks, *(sink for sink in self.sinks if sink not in saliency.sinks))
         self.device = device
         choose(device)
-        self.export_options = _checked_options(export_options, saliency)
+        self.export_options = {**_checked_options(export_options, saliency), "labels": class_names}
         refuse_target(self.bundle, overwrite=True)
         self.epochs: dict[str, int] = {}
         self.followed: Followed | None = None
