@@ -106,7 +106,8 @@ def _same_node(before: Line, after: Line) -> None:
         was, now = before["attributes"].get(name), after["attributes"].get(name)
         if was != now:
             values = f"{_short(now, 'no more')}, not {_short(was, 'given before')}"
-            raise ModelError(f"{_called(before)} has {name} {values}")
+            whose = f"{name} is" if before["op"] in ENDS else f"{_called(before)} has {name}"
+            raise ModelError(f"{whose} {values}")
 
 
 def _short(text: str | None, missing: str) -> str:
@@ -121,7 +122,8 @@ def _called(line: Line) -> str:
 
 def _shape(value: ir.Value) -> str:
     kind = "" if value.dtype is None else value.dtype.name.lower()
-    return f"{kind} {[axis if isinstance(axis, int) else '?' for axis in value.shape or ()]}"
+    axes = ["N", *list(value.shape or ())[1:]]  # export frees the batch axis, whatever it was
+    return f"{kind} [{', '.join(str(axis) if isinstance(axis, int) or axis == 'N' else '?' for axis in axes)}]"
 
 
 def _attributes(node: ir.Node, names: Mapping[ir.Value | None, str]) -> Iterator[tuple[str, str]]:

@@ -135,3 +135,11 @@ def test_wrong_data_is_refused_in_one_line(tmp_path, bundle, nameless):
             matched(labelled_pictures(tmp_path / name), network)
         assert told in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_one_misnamed_folder_among_numbers_is_refused(tmp_path, nameless):
+    data = _write(tmp_path / "data", "0/a.png", "1/b.png", "two/c.png", "3/d.png")
+    with pytest.raises(
+        ParameterError, match="the folder 'two' has a name and others have numbers; call all of them by"
+    ):
+        matched(labelled_pictures(data), nameless)

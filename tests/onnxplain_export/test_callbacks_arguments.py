@@ -36,6 +36,7 @@ LOADER = DataLoader(TensorDataset(torch.tensor(X), torch.tensor(Y)), 8, shuffle=
             {"data": [{"pixel_values": X}]},
             r'a batch of data= needs "labels" beside its inputs; it has \[\'pixel_values',
         ),
+        ({"data": (X, Y.astype(float))}, "data= has labels of floating point; a label is the number of a class"),
         ({"data": (X, Y[:, None])}, r"data= needs the class of each image as its label, \[60\], not \[60, 1\]"),
         ({"data": LOADER.dataset}, r"DataLoader, not TensorDataset: DataLoader\(…\) makes batches of it"),
         ({"data": iter([(X, Y)])}, "an iterator ends: give"),
@@ -65,6 +66,7 @@ def test_folders_that_can_t_be_written_are_errors_at_once(tmp_path: Path) -> Non
         Watch(network(), tmp_path / "n", labels=labels, state=tmp_path / "file")
 
 
+@pytest.mark.filterwarnings("ignore:.*was given no values")
 def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
     Watch(network(), tmp_path / "n", labels=LabelTracker("loss"), state=tmp_path / "s").epoch_end()
     with pytest.raises(ParameterError, match="of a LabelTracker with metric='loss', not 'error': give the same, or"):

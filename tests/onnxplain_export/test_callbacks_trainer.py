@@ -163,6 +163,7 @@ def test_a_network_that_diverges_is_told_once_and_trains_on(tmp_path: Path) -> N
     assert watching.watch.labels.steps() == [1]
 
 
+@pytest.mark.filterwarnings("ignore:.*was given no values")
 def test_an_epoch_that_max_steps_breaks_off_counts(tmp_path: Path) -> None:
     watching = TrainerWatch(tmp_path / "n", labels=LabelTracker("loss"))
     fit(tmp_path, watching, max_steps=7)

@@ -41,6 +41,8 @@ from watched_training import (  # noqa: F401 (fixtures)
 
 NOTHING: Callable[..., None] = lambda *_: None  # noqa: E731
 
+UNFED = pytest.mark.filterwarnings("ignore:.*was given no values")
+
 
 class Sink:
     """Tells names and steps of what it is given."""
@@ -175,6 +177,7 @@ def test_a_killed_training_goes_on_with_nothing_lost_or_doubled(watched: Any, tm
         assert (tmp_path / "state" / name).stat().st_size > 1000
 
 
+@UNFED
 def test_what_was_fed_before_a_kill_is_not_counted_twice(tmp_path: Path) -> None:
     def watch() -> Watch:
         labels, instances = LabelTracker("loss", None), InstanceTracker("loss")
@@ -238,6 +241,7 @@ def test_whatever_fails_in_watching_is_a_warning(tmp_path: Path) -> None:
     assert watch.epochs == {"eval": 3}
 
 
+@UNFED
 def test_a_disk_that_fails_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OutputError("can't write labels.npz: no space left")
@@ -273,6 +277,7 @@ def test_arrays_loaders_and_mappings_are_measured_alike(watched: Any) -> None:
 
 
 @pytest.mark.usefixtures("quickly")
+@UNFED
 def test_pictures_come_from_the_batches_of_the_training_too(tmp_path: Path) -> None:
     drawn: list[tuple[str, int]] = []
     saliency = SaliencyTracker(3, methods="gradient", every=4)
@@ -344,3 +349,48 @@ def test_the_bundle_has_the_names_of_the_classes(tmp_path: Path) -> None:
     )
     watch.epoch_end()
     assert Explainer(tmp_path / "n").bundle.scores.labels == tuple(names)
+
+
+def test_a_run_that_begins_again_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    def watch() -> Watch:
+        trackers = {"labels": LabelTracker("error"), "instances": InstanceTracker("error")}
+        shown = SaliencyTracker(2, methods=["gradient"], every=1)
+        return Watch(
+            network(), tmp_path / "n", data=(X, Y), metric="error", saliency=shown, state=tmp_path / "state", **trackers
+        )
+
+    first = watch()
+    for epoch in (1, 2, 3):
+        first.epoch_end(epoch)
+    second = watch()
+    with pytest.warns(UserWarning, match="epoch 1 comes again: what was recorded after it, up to epoch 3, is dropped"):
+        second.epoch_end(1)
+    second.epoch_end(2)
+    assert second.labels is not None
+    assert second.instances is not None
+    assert second.saliency is not None
+    assert second.labels.steps() == second.instances.steps() == second.saliency.shown["eval"] == [1, 2]
+
+
+def test_other_data_under_the_same_state_are_told(tmp_path: Path) -> None:
+    def watch(count: int) -> Watch:
+        labels = LabelTracker("error")
+        return Watch(
+            network(), tmp_path / "n", data=(X[:count], Y[:count]), metric="error", labels=labels, state=tmp_path / "s"
+        )
+
+    watch(40).epoch_end()
+    with pytest.warns(UserWarning, match="epoch 2: data= are other samples than those of the epochs before"):
+        watch(30).epoch_end()
+
+
+def test_a_watch_that_is_given_nothing_says_so(tmp_path: Path) -> None:
+    watch = Watch(network(), tmp_path / "n", labels=LabelTracker("loss"))
+    with pytest.warns(
+        UserWarning, match=r"epoch 1: batch\(\) was given no values of mode 'eval', so none are recorded"
+    ):
+        watch.epoch_end()
+    watch.batch(labels=Y[:3], values=[1.0, 2.0, 3.0])
+    watch.epoch_end()
+    assert watch.labels is not None
+    assert watch.labels.steps() == [2]

@@ -1,4 +1,7 @@
-"""Trackers during training: Watch for a plain loop, and the same as a callback of Lightning, Keras and transformers."""
+"""Trackers during training: Watch for a plain loop, and the same as a callback of Lightning, Keras and transformers.
+
+Watch, LightningWatch, KerasWatch and TrainerWatch; help(Watch) says what all of them take.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,7 @@ PACKAGES = {
     "transformers": "transformers",
 }
 """What is installed for a package that a callback lacks."""
+BACKENDS = ("tensorflow", "jax")
 
 
 def __getattr__(name: str) -> Any:
@@ -36,6 +40,10 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"{__name__}.{MODULES[name]}"), name)
     except ModuleNotFoundError as error:
         package = PACKAGES.get(str(error.name).partition(".")[0])
+        if error.name in BACKENDS and name == "KerasWatch":
+            raise OnnxplainError(
+                f"Keras would run on {error.name}, which isn't installed; set KERAS_BACKEND=torch before it is imported"
+            ) from error
         if package is None:
             raise
         raise OnnxplainError(f"{name} needs {package}: pip install {package}") from error

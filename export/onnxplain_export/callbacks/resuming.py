@@ -30,20 +30,20 @@ class StateFolder:
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise OutputError(f"state={str(path)!r}: the folder is write-protected")
 
-    def write(self, trackers: Mapping[str, Tracker], epochs: Mapping[str, int], modes: set[str]) -> None:
-        """Writes every state; the epochs last, so that nothing is counted that isn't stored."""
+    def write(self, trackers: Mapping[str, Tracker], epochs: Mapping[str, int], modes: set[str], data: str) -> None:
+        """Writes every state; the epochs last, so that nothing is counted that isn't stored. `data` says what of."""
         for name, tracker in trackers.items():
             tracker.save(self.path / f"{name}.npz")
-        state.write(self._watch, state.pack(KIND, {"epochs": dict(epochs), "modes": sorted(modes)}, {}))
+        state.write(self._watch, state.pack(KIND, {"epochs": dict(epochs), "modes": sorted(modes), "data": data}, {}))
 
-    def read(self, trackers: Mapping[str, Tracker]) -> tuple[dict[str, int], set[str]]:
-        """Gives the trackers their stored states; returns the epochs done by mode, and the modes that were fed.
+    def read(self, trackers: Mapping[str, Tracker]) -> tuple[dict[str, int], set[str], str]:
+        """Gives the trackers their stored states; returns the epochs done by mode, the modes that were fed, the data.
 
         What an interrupted epoch has left in them is dropped: it will be run again. ParameterError where a state is
         damaged, or of a tracker with other settings.
         """
         if not self._watch.exists():
-            return {}, set()
+            return {}, set(), ""
         told, _ = state.unpack(KIND, state.read(self._watch), str(self._watch))
         modes = {str(mode) for mode in told["modes"]}
         for name, tracker in trackers.items():
@@ -51,7 +51,7 @@ class StateFolder:
                 _adopt(tracker, self.path / f"{name}.npz")
             for mode in modes:
                 tracker.epoch_begin(mode)
-        return {str(mode): int(epoch) for mode, epoch in told["epochs"].items()}, modes
+        return {str(mode): int(epoch) for mode, epoch in told["epochs"].items()}, modes, str(told["data"])
 
     @property
     def _watch(self) -> Path:

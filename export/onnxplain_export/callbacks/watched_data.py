@@ -105,6 +105,8 @@ def _check_arrays(images: Any, labels: Any) -> None:
     count = count_of(images)
     if len(getattr(labels, "shape", [count])) != 1:
         raise ParameterError(f"data= needs the class of each image as its label, [{count}], not {list(labels.shape)}")
+    if as_array(labels[:1]).dtype.kind == "f":
+        raise ParameterError("data= has labels of floating point; a label is the number of a class, or its name")
     if len(labels) != count:
         raise ParameterError(f"data= has {count} images and {len(labels)} labels; each image needs one")
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from onnxplain.errors import OnnxplainError, ParameterError, unknown
 from onnxplain.explainer import Explainer
 from onnxplain.providers import choose
@@ -27,6 +29,7 @@ from onnxplain_export.callbacks.surroundings import is_first_process, undisturbe
 from onnxplain_export.callbacks.watched_data import WatchedData, example_of
 from onnxplain_export.exporting import export
 from onnxplain_export.methods import METHODS
+from onnxplain_export.origins import digest
 from onnxplain_export.refreshing import refresh
 from onnxplain_export.sources.recognition import frameworks
 
@@ -101,9 +104,10 @@ class Watch:
         self._pictured = {EVAL}
         self._failing: set[str] = set()
         self._exported = False
+        self._measured = ""
         self._state = None if state is None else StateFolder(state)
         if self._state is not None:
-            self.epochs, modes = self._state.read(self._trackers)
+            self.epochs, modes, self._measured = self._state.read(self._trackers)
             self._modes |= modes
 
     @property
@@ -155,6 +159,7 @@ class Watch:
         if not is_first_process():
             return
         with self._undisturbed():
+            self._go_back(epoch, mode)
             self._record(epoch, mode)
             measured, shown = self._measures(epoch, mode), self._shows(epoch, mode)
             if measured or shown:
@@ -197,8 +202,19 @@ class Watch:
         else:
             self._failing.discard(lacking)
 
+    def _go_back(self, epoch: int, mode: str) -> None:
+        """A run that is begun again from an earlier epoch takes the place of what was recorded after it."""
+        done = self.epochs.get(mode, 0)
+        if epoch >= done:
+            return
+        for tracker in self._trackers.values():
+            tracker.forget_after(epoch, mode)
+        told = f"epoch {epoch} comes again: what was recorded after it, up to epoch {done}, is dropped"
+        warnings.warn(told, stacklevel=3)
+
     def _record(self, epoch: int, mode: str) -> None:
         """What batch() was given becomes the epoch's."""
+        self._warn_unfed(epoch, mode)
         for tracker in (self.labels, self.instances):
             if tracker is None:
                 continue
@@ -206,6 +222,15 @@ class Watch:
                 tracker.epoch_begin(mode)  # what a measurement that failed has left
             else:
                 tracker.epoch_end(epoch, mode)
+
+    def _warn_unfed(self, epoch: int, mode: str) -> None:
+        fed = [tracker.received(mode) for tracker in (self.labels, self.instances) if tracker is not None]
+        if self.data is None and fed and not any(fed) and "nothing fed" not in self._failing:
+            self._failing.add("nothing fed")
+            told = (
+                f"epoch {epoch}: batch() was given no values of mode {mode!r}, so none are recorded; give data= or them"
+            )
+            warnings.warn(told, stacklevel=4)
 
     def _measures(self, epoch: int, mode: str) -> bool:
         if self.data is None or mode != EVAL or not (epoch == 1 or epoch % self.every == 0):
@@ -233,11 +258,24 @@ class Watch:
                     instance_tracker=self.instances,
                     mode=mode,
                 )
+            self._compare_data(epoch)
         if shown and self.saliency is not None:
             with self.training_goes_on("no maps", epoch):
                 if self.data is not None and mode == EVAL:
                     self.data.collect(self.saliency, mode)
                 self.maps[mode] = self.saliency.show(explainer, epoch, mode=mode)
+
+    def _compare_data(self, epoch: int) -> None:
+        """Warns where the samples aren't those of the epochs before: their numbers then mean others."""
+        if self.followed is None:
+            return
+        before, now = self._measured, f"{len(self.followed)} samples {digest(np.sort(self.followed.labels))[:16]}"
+        if before not in ("", now):
+            told = (
+                f"epoch {epoch}: data= are other samples than those of the epochs before; give another folder as state="
+            )
+            warnings.warn(told, stacklevel=4)
+        self._measured = now
 
     def _update(self) -> None:
         """Refreshes the bundle; exports it where this Watch hasn't yet, since it may be of another network."""
@@ -265,7 +303,7 @@ class Watch:
     def _save(self, epoch: int) -> None:
         if self._state is not None:
             with self.training_goes_on("nothing stored", epoch):
-                self._state.write(self._trackers, self.epochs, self._modes)
+                self._state.write(self._trackers, self.epochs, self._modes, self._measured)
 
     def _draw(self, folder: Path, epoch: int) -> None:
         for name, tracker in self._trackers.items():

@@ -79,7 +79,7 @@ def add_command(commands: Any) -> None:
     add("--hardest", type=int, default=12, metavar="N", help="pictures that are shown; default: 12")
     add("--methods", metavar="A,B", help=f"of the maps, or all; default: {', '.join(METHODS)}")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the methods")
-    add("--preprocessing", metavar="PRESET", help="of ONNX files, as for export; default: torchvision")
+    add("--preprocessing", metavar="PRESET", help="of ONNX files, as for export")
     add("--labels", type=Path, metavar="FILE", help="the classes' names, one a line, for ONNX files")
     add("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="where an ONNX file leaves it free")
     add("--memory", metavar="SIZE", help="bound on what the maps add to memory, as 2GB or 500MB")

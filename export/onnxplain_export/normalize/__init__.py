@@ -7,6 +7,7 @@ explicit pads; every axis known but the batch axis, which is free; the explained
 from collections.abc import Sequence, Set
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
@@ -217,12 +218,16 @@ def _value_shape(value: ir.Value) -> tuple[int, ...]:
 
 
 def _copy(model: ir.Model) -> ir.Model:
-    """A copy with tensors of its own: those of a clone are shared, and a renamed initializer renames its tensor."""
+    """A copy with tensors of its own: those of a clone are shared, and a renamed initializer renames its tensor.
+
+    What lies in a file of its own is read, since nobody can close that while an array points into it.
+    """
     copy = model.clone()
     for value in copy.graph.initializers.values():
         tensor = value.const_value
         if tensor is not None and tensor.dtype != ir.DataType.STRING:
-            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+            content = np.array(tensor.numpy()) if isinstance(tensor, ir.ExternalTensor) else tensor.numpy()
+            value.const_value = ir.Tensor(content, dtype=tensor.dtype, name=value.name)
     return copy
 
 

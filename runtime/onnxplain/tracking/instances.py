@@ -100,6 +100,11 @@ class InstanceTracker:
         """The steps recorded so far, in ascending order."""
         return sorted(self.history[mode].columns) if mode in self.history else []
 
+    def forget_after(self, step: int, mode: str = "eval") -> None:
+        """Drop what was recorded of later steps: by a run that has been begun again from an earlier one."""
+        for later in [each for each in self.steps(mode) if each > step]:
+            del self.history[mode].columns[later]
+
     def latest(self, mode: str = "eval") -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Every recorded index, in the order first seen, and its last value; ParameterError for an unknown mode."""
         if mode not in self.history:

@@ -113,9 +113,20 @@ def matched(found: Labelled, bundle: Bundle) -> Matched:
     count, labels = int(output.classes or 0), output.labels
     distinct = sorted(set(found.classes), key=str)
     if labels is None and found.folders and not all(name.isdecimal() for name in found.folders):
+        _refuse_mixed(found)
         return _alphabetical(found, count, bundle)
     numbers = {name: _number(found, name, count, labels) for name in distinct}
     return Matched(np.array([numbers[name] for name in found.classes], np.int64), _told_apart(count, labels))
+
+
+def _refuse_mixed(found: Labelled) -> None:
+    """ParameterError where some folders have numbers and others names: a slip, which would move classes."""
+    named = [name for name in found.folders if not name.isdecimal()]
+    if len(named) < len(found.folders):
+        raise ParameterError(
+            f"{found.source}: the folder {named[0]!r} has a name and others have numbers; call all of them by the "
+            "classes' numbers, or all by names"
+        )
 
 
 def _told_apart(count: int, labels: Sequence[str] | None) -> dict[int, str]:

@@ -192,6 +192,11 @@ class LabelTracker:
     def _names(self) -> list[Key]:
         return list(self._codes) if self.label_mapping is None else list(self.label_mapping)
 
+    def forget_after(self, step: int, mode: str = "eval") -> None:
+        """Drop what was recorded of later steps: by a run that has been begun again from an earlier one."""
+        for later in [each for each in self.steps(mode) if each > step]:
+            self._forget(later, mode)
+
     def _forget(self, step: int, mode: str) -> None:
         for name, curves in list(self.history.get(mode, {}).items()):
             for curve in curves.values():

@@ -101,6 +101,13 @@ class SaliencyTracker:
         """Drop what an interrupted epoch has left of pictures that aren't complete yet."""
         self._samples.begin(mode)
 
+    def forget_after(self, epoch: int, mode: str = "eval") -> None:
+        """Drop what was shown after later epochs: by a run that has been begun again from an earlier one."""
+        for later in [each for each in self._shown.get(mode, ()) if each > epoch]:
+            self._shown[mode].discard(later)
+            if mode in self._films:
+                self._films[mode].frames.pop(later, None)
+
     def due(self, epoch: int) -> bool:
         """Whether maps are to be shown after this epoch, the first of which is 1."""
         epoch = whole_number("epoch", epoch, 1)
