@@ -16,6 +16,17 @@ Feeds = Mapping[str, NDArray[Any]]
 LARGEST_PROTO = 1 << 30
 """Bytes of weights; a model with more goes through a file."""
 
+NUMPY_TYPES: dict[str, type] = {
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+"""By onnxruntime's name of an input's type; float32 is the rest."""
+
 
 def session_of(model: ir.Model | Path) -> onnxruntime.InferenceSession:
     """A quiet CPU session; what onnxruntime itself refuses becomes a ModelError."""

@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from onnxplain.errors import DivergedError, ModelError, unknown
-from onnxplain_export.evaluate import run, session_of
+from onnxplain_export.evaluate import NUMPY_TYPES, run, session_of
 from onnxplain_export.normalize import Options, converted
 from onnxplain_export.normalize.opset import runnable
 from onnxplain_export.origins import digest, source_tensors
@@ -83,7 +83,7 @@ def _row(session: onnxruntime.InferenceSession, inputs: Sequence[Array], row: in
     for entry, batch in zip(session.get_inputs(), inputs, strict=True):
         one = batch[row : row + 1]
         repeats = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) else 1
-        feeds[entry.name] = np.repeat(one, repeats, axis=0).astype(_NUMPY_TYPES.get(entry.type, np.float32))
+        feeds[entry.name] = np.repeat(one, repeats, axis=0).astype(NUMPY_TYPES.get(entry.type, np.float32))
     return feeds
 
 
@@ -127,14 +127,3 @@ def _sha256(tensors: Mapping[str, Array]) -> str:
     for name in sorted(tensors):
         found.update(f"{name} {digest(tensors[name])}\n".encode())
     return found.hexdigest()
-
-
-_NUMPY_TYPES: dict[str, type] = {
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
-}

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from onnxplain.errors import ModelError, VerificationError
-from onnxplain_export.evaluate import run, session_of
+from onnxplain_export.evaluate import NUMPY_TYPES, run, session_of
 from onnxplain_export.graphs import GRAPHS, SHARING
 from onnxplain_export.grids import Layer
 from onnxplain_export.layers import graph_name
@@ -221,7 +221,7 @@ def _of_source(
         value = feeds[normalized.renamed.get(entry.name, entry.name)]
         batched = entry.shape and value.shape[:1] == (1,) and entry.shape[0] == normalized.baked
         repeated = np.repeat(value, normalized.baked or 1, axis=0) if batched else value
-        given[entry.name] = repeated.astype(_NUMPY_TYPES.get(entry.type, np.float32))
+        given[entry.name] = repeated.astype(NUMPY_TYPES.get(entry.type, np.float32))
     return [np.atleast_1d(result)[:1] for result in run(session, given, outputs)]
 
 
@@ -310,14 +310,3 @@ def _chosen(normalized: Normalized, scores: Array) -> Array:
     first = order[:, 0].astype(np.int64)
     first[-1] = order[-1, min(1, scores.shape[1] - 1)]
     return np.stack([first, (first + 1) % scores.shape[1]], axis=1)
-
-
-_NUMPY_TYPES: dict[str, type] = {
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
-}
