@@ -289,6 +289,24 @@ def test_a_module_is_left_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, weights[name]) for name, tensor in module.state_dict().items())
 
 
+class WithTemperature(nn.Module):
+    """Scores, and beside them numbers that no image has a row of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.temperature = wide(), nn.Parameter(torch.arange(5.0))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.body(x), self.temperature * 2
+
+
+def test_outputs_without_a_row_for_each_image_are_left_aside(tmp_path: Path) -> None:
+    before = WithTemperature().eval()
+    bundle = quick(before, tmp_path / "net.explain", example=IMAGE)
+    refresh(bundle, later(before))
+    assert Explainer(bundle).bundle.verification["forward"]["error"] < 1e-5
+
+
 def wide(classes: int = 4) -> nn.Module:
     return sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *FLAT, nn.Linear(16, classes))()
 

@@ -3,7 +3,7 @@
 The graphs were proved when they were derived; what is looked for here is a weight that didn't find its place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from onnxplain.errors import VerificationError
 from onnxplain_export.evaluate import run, session_of
 from onnxplain_export.new_weights import NewWeights
+from onnxplain_export.normalize import BATCH
 from onnxplain_export.recipe import Recipe
 from onnxplain_export.verify.proof import IMAGES, Array, Sessions, random_images, relative, worst
 
@@ -40,7 +41,10 @@ def verify_refreshed(folder: Path, told: Mapping[str, Any], recipe: Recipe, give
     record: dict[str, Any] = {}
     if given.outputs is not None:
         rounded = _is_rounded(told, given.precision)
-        record["forward"] = _forward(sessions, feeds, recipe, given, ROUNDED_TOLERANCE if rounded else TOLERANCE)
+        outputs = told["graphs"]["forward"]["outputs"]
+        batched = [entry["name"] for entry in outputs if entry["shape"][:1] == [BATCH]]
+        tolerance = ROUNDED_TOLERANCE if rounded else TOLERANCE
+        record["forward"] = _forward(sessions, feeds, recipe, given, batched, tolerance)
         if not record["forward"]["error"] <= record["forward"]["tolerance"]:
             raise VerificationError(
                 "the bundle's scores differ from the model's by {error:.1e} (tolerance {tolerance:.0e}); something "
@@ -87,12 +91,18 @@ def _feeds(told: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def _forward(
-    sessions: Sessions, feeds: Mapping[str, Array], recipe: Recipe, given: NewWeights, tolerance: float
+    sessions: Sessions,
+    feeds: Mapping[str, Array],
+    recipe: Recipe,
+    given: NewWeights,
+    batched: Collection[str],
+    tolerance: float,
 ) -> dict[str, Any]:
-    """The largest difference of any output that both have."""
+    """The largest difference of any output with a row for each image that both have."""
     assert given.outputs is not None
     theirs = given.outputs(list(feeds.values()))
-    pairs = [(name, truth) for name, truth in zip(recipe.outputs, theirs, strict=False) if name is not None]
+    found = [(name, truth) for name, truth in zip(recipe.outputs, theirs, strict=False) if name is not None]
+    pairs = [(name, truth) for name, truth in found if name in batched]
     if not pairs:
         raise VerificationError("none of the model's outputs is among the bundle's")
     names = [name for name, _ in pairs]
