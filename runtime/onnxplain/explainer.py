@@ -22,7 +22,7 @@ from onnxplain.plans import find_plan
 from onnxplain.progress import Progress, progress_bar
 from onnxplain.providers import Provider, choose, name_of
 from onnxplain.requests import Prepared, Request, request_of, takes_score
-from onnxplain.result import Result, provenance
+from onnxplain.result import Result, how_made
 from onnxplain.run_sizes import RunSizes
 from onnxplain.sessions import Sessions
 from onnxplain.summing import run_chunk
@@ -300,17 +300,14 @@ class Explainer:
             labels=work.chosen.names(self.bundle.scores.labels),
             method=request.method.name,
             parameters=dict(request.parameters),
-            provenance=provenance(
+            made=how_made(
                 self.bundle,
-                batch,
                 request.method.name,
                 request.parameters,
                 explains=request.explains,
                 provider=name_of(self.providers[0]),
                 cotangent=request.cotangent,
                 tolerance=request.tolerance,
-                steps=steps,
-                errors=errors,
             ),
             layout=self.bundle.value.layout if of_value else self.bundle.image.layout,
             images=tuple(batch),

@@ -36,7 +36,7 @@ class Result:
 
     `steps` [N] is how many rows the network was run on for each image, beside a first look at its scores. `errors` [N]
     (and a target axis as above) are the maps' estimated errors, in L2 relative to the map: None unless `tolerance`
-    asked for them.
+    asked for them. `made` says how all of them were made; `provenance` is that with the pictures.
     """
 
     attribution: Array
@@ -46,7 +46,7 @@ class Result:
     labels: tuple[Any, ...]
     method: str
     parameters: Mapping[str, Any]
-    provenance: Mapping[str, Any]
+    made: Mapping[str, Any]
     layout: str | None
     images: tuple[Image, ...]
     measures: str = "sensitivity"
@@ -72,11 +72,19 @@ class Result:
             probabilities=self.probabilities[one],
             targets=self.targets[one],
             labels=self.labels[one],
-            provenance={**self.provenance, "pictures": self.provenance["pictures"][one]},
             images=self.images[one],
             steps=self.steps[one],
             errors=None if self.errors is None else self.errors[one],
         )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the result was made, as plain data that JSON can hold; pictures are hashed when first asked for."""
+        pictures = [
+            {"name": image.name, "sha256": image.sha256, **_effort(number, self.steps, self.errors)}
+            for number, image in enumerate(self.images)
+        ]
+        return {"bundle": self.made["bundle"], "pictures": pictures, **self.made}
 
     @property
     def converged(self) -> NDArray[np.bool_]:
@@ -173,9 +181,8 @@ def _draw(image: Image, heat: Array, original: bool) -> Pixels:
     return overlay(image.seen, at_size(heat, height, width))
 
 
-def provenance(
+def how_made(
     bundle: Bundle,
-    images: Sequence[Image],
     method: str,
     parameters: Mapping[str, Any],
     *,
@@ -183,17 +190,11 @@ def provenance(
     provider: str,
     cotangent: Any = None,
     tolerance: float | None = None,
-    steps: NDArray[np.int64] | None = None,
-    errors: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
-    """How a result was made, as plain data that JSON can hold."""
+    """How the result of a call is made, whatever its pictures, as plain data that JSON can hold."""
     used = {} if cotangent is None else {"cotangent": _plain(np.asarray(cotangent, np.float32))}
     return {
         "bundle": {"name": bundle.name, "sha256": bundle.sha256, "model_sha256": bundle.source.get("sha256")},
-        "pictures": [
-            {"name": image.name, "sha256": image.sha256, **_effort(number, steps, errors)}
-            for number, image in enumerate(images)
-        ],
         "method": method,
         "parameters": plain_parameters(parameters),
         "explains": explains,
@@ -210,9 +211,9 @@ def provenance(
     }
 
 
-def _effort(number: int, steps: NDArray[np.int64] | None, errors: NDArray[np.float64] | None) -> dict[str, Any]:
+def _effort(number: int, steps: NDArray[np.int64], errors: NDArray[np.float64] | None) -> dict[str, Any]:
     """The steps and the estimated error (one for each target, where there are several) of an image."""
-    found: dict[str, Any] = {} if steps is None else {"steps": int(steps[number])}
+    found: dict[str, Any] = {"steps": int(steps[number])} if len(steps) else {}
     if errors is not None:
         # JSON has no infinity: an error that couldn't be estimated is null.
         plain = [float(error) if np.isfinite(error) else None for error in np.ravel(errors[number])]
