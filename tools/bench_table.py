@@ -70,18 +70,22 @@ def processes(title: str, found: Results) -> Iterator[str]:
     starts, memories = _parts(found, "start"), _parts(found, "memory")
     if not starts and not memories:
         return
-    yield f"| {title}: a new process | first map: ours | torch + Captum ÷ ours | memory: ours | torch + Captum ÷ ours |"
-    yield "|---|---|---|---|---|"
+    yield (
+        f"| {title}: a new process | first map: ours | torch + Captum ÷ ours | memory: ours | torch + Captum ÷ ours "
+        "| export, proofs included |"
+    )
+    yield "|---|---|---|---|---|---|"
     for name, entry in starts.items():
         seconds = entry["seconds"]["ours"]["median"]
         ratio = cell(entry["ratios"]["torch + captum ÷ ours"])
         share = entry["memory of torch + captum ÷ ours"]
-        yield f"| {name}, one picture | {seconds:.2f} s | {ratio} | {entry['megabytes']['ours']:.0f} MB | {share:.1f} |"
+        held, export = f"{entry['megabytes']['ours']:.0f} MB", f"{entry['export, seconds']:.1f} s"
+        yield f"| {name}, one picture | {seconds:.2f} s | {ratio} | {held} | {share:.1f} | {export} |"
     for name, entry in memories.items():
         for method in ("gradient", "smoothgrad"):
             share = entry[f"memory of torch + captum ÷ ours, {method}"]
             megabytes = entry["megabytes"][f"{method}, ours"]
-            yield f"| {name}, `{method}` of two pictures | – | – | {megabytes:.0f} MB | {share:.1f} |"
+            yield f"| {name}, `{method}` of two pictures | – | – | {megabytes:.0f} MB | {share:.1f} | – |"
     grown = [
         (share, f"`{what}` of {name}") for name, part in memories.items() for what, share in part["growth"].items()
     ]
@@ -115,11 +119,17 @@ def caption(found: Results) -> str:
     processor = f"{machine.get('processor') or machine['architecture']}{vector}"
     threads, batch = ({str(part["made_with"][key]) for part in parts} for key in ("threads", "batch"))
     return (
-        f"Measured by `tools/bench.py` on {max(part['date'] for part in parts)}: {machine['cores']} cores "
+        f"Measured by `tools/bench.py` {_days([part['date'] for part in parts])}: {machine['cores']} cores "
         f"({processor}{', ' + machine['gpu'] if machine.get('gpu') else ''}), {'/'.join(sorted(threads))} threads, "
         f"{'/'.join(sorted(batch))} pictures at once, {software}. Medians of ratios within rounds, with 95 % bootstrap "
         "intervals; forward is onnxruntime on the model as it came, `explain` a whole call, gradient its graph alone."
     )
+
+
+def _days(dates: Sequence[str]) -> str:
+    """When it was measured: a network's parts stay until what they measure has changed."""
+    first, last = min(dates), max(dates)
+    return f"on {last}" if first == last else f"from {first} to {last}"
 
 
 def remarks(found: Results) -> Iterator[str]:

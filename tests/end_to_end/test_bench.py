@@ -129,6 +129,25 @@ def test_table_has_a_line_for_what_counts_and_names_what_is_void() -> None:
     assert "2 cores (One), 2 threads, 4 pictures at once" in bench_table.caption(everything)
 
 
+def test_line_of_a_new_process_says_what_the_export_took() -> None:
+    start = entry(**{"torch + captum ÷ ours": 5.0}) | {
+        "seconds": {"ours": figure(0.25)},
+        "megabytes": {"ours": 80.4},
+        "memory of torch + captum ÷ ours": 4.0,
+        "export, seconds": 1.25,
+    }
+    lines = list(bench_table.processes("CPU", found({"a": {"start": start}})))
+    assert lines[2] == "| a, one picture | 0.25 s | 5.00 (4.90–5.10) | 80 MB | 4.0 | 1.2 s |"
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+
+
+def test_caption_says_when_parts_were_measured_on_several_days() -> None:
+    late = entry(a=1.0) | {"date": "2026-01-03"}
+    assert " on 2026-01-03: " in bench_table.caption(found({"a": {"gradient": late}}))
+    both = found({"a": {"gradient": entry(a=1.0)}, "b": {"gradient": late}})
+    assert " from 2026-01-01 to 2026-01-03: " in bench_table.caption(both)
+
+
 def test_recorded_results_make_a_table_and_are_of_listed_networks() -> None:
     assert list(bench_table.table())
     for device in (
