@@ -45,7 +45,8 @@ def class_cotangents(targets: Any, scores: NDArray[np.float32], output: Output, 
             f"the output {output.name!r} {list(output.shape)} holds no classes; say what is explained by cotangent=, "
             "an array of that shape without the batch axis"
         )
-    winners, places = scores.argmax(axis=axis), win_counts(scores, axis)
+    winners = scores.argmax(axis=axis)
+    places = win_counts(winners, scores.shape[axis])
     table, several = resolve(targets, places, output.labels, best)
     found = np.zeros((*table.shape, *scores.shape[1:]), np.float32)
     for (image, index), target in np.ndenumerate(table):
@@ -56,8 +57,7 @@ def class_cotangents(targets: Any, scores: NDArray[np.float32], output: Output, 
     return Chosen(table, several, found)
 
 
-def win_counts(scores: NDArray[np.float32], axis: int) -> NDArray[np.float64]:
-    """At how many places each class has the highest score: [N, classes]."""
-    classes = scores.shape[axis]
-    winners = scores.argmax(axis=axis).reshape(len(scores), -1)
-    return np.array([np.bincount(row, minlength=classes) for row in winners], np.float64).reshape(-1, classes)
+def win_counts(winners: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """At how many places each class has the highest score, [N, classes]; `winners` [N, …] says which has it where."""
+    rows = winners.reshape(len(winners), -1)
+    return np.array([np.bincount(row, minlength=classes) for row in rows], np.float64).reshape(-1, classes)

@@ -44,6 +44,7 @@ def predictions(
         return top_classes(scores, probabilities, output.labels, count)
     if output.class_axis is None:
         return []
-    places = win_counts(scores[None], output.class_axis)[0]
+    axis = output.class_axis
+    (places,) = win_counts(scores[None].argmax(axis=axis), scores.shape[axis - 1])
     shares = places / places.sum()
     return [each for each in top_classes(shares, shares, output.labels, count) if each.probability > 0]
