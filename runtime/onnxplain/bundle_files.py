@@ -38,8 +38,11 @@ REFRESHED = "weights refreshed"
 T = TypeVar("T")
 
 
-def read_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
-    """The bundle in a folder, or in a single file; BundleError says what is missing, altered or newer than this."""
+def read_bundle(path: str | os.PathLike[str], verify: bool = True, weights: bool = True) -> Bundle:
+    """The bundle in a folder, or in a single file; BundleError says what is missing, altered or newer than this.
+
+    Without `weights` the largest file is left to check_weights, which may run in a thread.
+    """
     place = Path(path)
     if place.is_file():
         return _described(place, place, _described_inside(place))
@@ -48,6 +51,8 @@ def read_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
         bundle = _described(place, place / DESCRIPTION, text)
         try:
             _check_files(bundle, verify)
+            if verify and weights:
+                check_weights(bundle)
         except BundleError:
             # Refreshed while it was being read: its description and its files are of two bundles.
             if attempt + 1 < ATTEMPTS and _description_in(place) != text:
@@ -55,6 +60,12 @@ def read_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
             raise
         break
     return bundle
+
+
+def check_weights(bundle: Bundle) -> None:
+    """BundleError unless a bundle's weights are those that were exported."""
+    if bundle.weights is not None:
+        _refuse_altered(bundle.path / bundle.weights[0], bundle.weights[1])
 
 
 def refuse_replaced(bundle: Bundle) -> None:
@@ -251,6 +262,7 @@ def _check_links(bundle: Bundle) -> None:
 
 
 def _check_files(bundle: Bundle, verify: bool) -> None:
+    """BundleError unless all files are there and, with `verify`, the graphs are those that were exported."""
     files = [(graph.file, graph.sha256) for graph in bundle.graphs.values()]
     for name, expected in [*files, *([bundle.weights] if bundle.weights else [])]:
         if Path(name).name != name:
@@ -258,8 +270,13 @@ def _check_files(bundle: Bundle, verify: bool) -> None:
         file = bundle.path / name
         if not file.is_file():
             raise BundleError(f"{file} is missing; export the bundle again")
-        if verify and expected and sha256_of(file) != expected:
-            raise BundleError(f"{file} was altered after export (its SHA-256 differs); export the bundle again")
+        if verify and (name, expected) != bundle.weights:
+            _refuse_altered(file, expected)
+
+
+def _refuse_altered(file: Path, expected: str) -> None:
+    if expected and sha256_of(file) != expected:
+        raise BundleError(f"{file} was altered after export (its SHA-256 differs); export the bundle again")
 
 
 def sha256_of(file: Path) -> str:

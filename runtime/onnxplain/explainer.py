@@ -21,6 +21,7 @@ from onnxplain.planner import chunks
 from onnxplain.plans import find_plan
 from onnxplain.progress import Progress, progress_bar
 from onnxplain.providers import Provider, choose, name_of
+from onnxplain.ready_graphs import ReadyGraphs, allowed_bytes
 from onnxplain.requests import Prepared, Request, request_of, takes_score
 from onnxplain.result import Result, how_made
 from onnxplain.run_sizes import RunSizes
@@ -42,10 +43,16 @@ class Explainer:
     """Explains images with the methods of one bundle; may be shared between threads, and pickled (it reopens).
 
     `device` is "auto" (CUDA where it truly works), "cpu" or "cuda"; `providers` names onnxruntime's providers
-    instead. `threads` bounds the threads of one run, and `rows` is how many images times steps it takes where memory
-    allows; unless given, what suits the network and the machine, measured where much is to be done and kept in the
-    user's cache folder. Maps depend on it by rounding alone. Raises BundleError for a bundle that is missing, altered
-    (unless `verify` is False) or newer than this version, DeviceError where the device isn't there.
+    instead, with options that are added to ours (TF32 is off unless asked for). `threads` bounds the threads of one
+    run, and `rows` is how many images times steps it takes where memory allows; unless given, what suits the network
+    and the machine, measured where much is to be done and kept in the user's cache folder. Maps depend on it by
+    rounding alone. Raises BundleError for a bundle that is missing, altered (unless `verify` is False) or newer than
+    this version, DeviceError where the device isn't there.
+
+    `cache=True`, or ONNXPLAIN_CACHE=1, keeps graphs in that folder, too, as onnxruntime has made them ready: later
+    processes open them sooner and in less memory, and their maps are the same. Each takes one to two times the weights,
+    all together 4 GB unless a size is given in place of True ("10GB"); those that weren't used for longest go. It holds
+    on Linux, for the CPU and for bundles that are verified, and altered weights are then an error of the first run.
     """
 
     def __init__(
@@ -56,15 +63,18 @@ class Explainer:
         threads: int | None = None,
         verify: bool = True,
         rows: int | None = None,
+        cache: bool | str | None = None,
     ) -> None:
         for name, value in (("threads", threads), ("rows", rows)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ParameterError(f"{name}={value!r} must be a whole number of at least 1")
-        self._reopen = (os.path.abspath(path), device, providers, threads, verify, rows)
-        self.bundle: Bundle = read_bundle(path, verify)
+        self._reopen = (os.path.abspath(path), device, providers, threads, verify, rows, cache)
+        most = allowed_bytes(cache) if verify else 0
+        self.bundle: Bundle = read_bundle(path, verify, weights=not most)
         self.providers = choose(device, providers)
-        self._sessions = Sessions(self.bundle, self.providers, threads)
-        self._runs = RunSizes(self.bundle, name_of(self.providers[0]), threads or os.cpu_count() or 1, rows)
+        ready = ReadyGraphs(self.bundle, most) if most else None
+        self._sessions = Sessions(self.bundle, self.providers, threads, ready)
+        self._runs = RunSizes(self.bundle, self.providers[0], threads or os.cpu_count() or 1, rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._reopen
@@ -99,7 +109,8 @@ class Explainer:
         where it is the best one. `cotangent` says instead which weighted sum of an output without classes is explained:
         [*output] for all images or [N, *output]. `memory` ("2GB", "500MB", bytes) bounds what the call adds to
         the process beside the loaded network, its images as the network takes them, and the result, whatever the
-        numbers of steps, targets and images. ParameterError says how much the method needs where it is too little.
+        numbers of steps, targets and images; on a GPU, of its memory and this machine's together. ParameterError says
+        how much the method needs where it is too little.
         `score` chooses "logits" or "probabilities" for perturbation methods. `preset` ("captum", "fastestimator",
         "mindspore", "pair") sets what that system sets; the method "smoothgrad.captum" means the same. The method's own
         parameters follow by name.

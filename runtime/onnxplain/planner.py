@@ -8,7 +8,8 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,8 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 NO_LIMIT = 2**60
 """Version 1 of control groups writes a number near 2^63 where there is none."""
+FRESH = 0.1
+"""Seconds for which an amount of free memory holds: reading it takes half a millisecond, as long as a small map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +76,21 @@ def _split(total: int, most: int) -> list[slice]:
 
 
 def rows_per_run(
-    bytes_per_row: int, memory: float | str | None, targets: int = 1, most: int = MOST_ROWS, beside: int = 0
+    bytes_per_row: int,
+    memory: float | str | None,
+    targets: int = 1,
+    most: int = MOST_ROWS,
+    beside: int = 0,
+    free: int | None = None,
 ) -> int:
     """How many images times steps fit in one run; ParameterError where `memory` is less than a single row needs.
 
-    Each takes a row for each target; a run has no more than `most` rows. `beside` is what the call needs in any case.
+    Each takes a row for each target; a run has no more than `most` rows. `beside` is what the call needs in any case,
+    and `free` what is free where the runs take place, if that isn't this machine's memory.
     """
     need = max(1, bytes_per_row * targets)
     useful = max(1, most // targets)
-    fits = (room(memory) - beside) // need
+    fits = (room(memory, free) - beside) // need
     if fits < 1 and memory is not None:
         megabytes = math.ceil((need + beside) / 1e5) / 10
         raise ParameterError(f"memory={memory!r} is too little: one run of one image needs {megabytes} MB")
@@ -93,9 +102,11 @@ def useful_rows(bytes_per_row: int, threads: int, most: int = MOST_ROWS) -> int:
     return min(most, max(LEAST_ROWS, threads, BEST_BYTES // max(1, bytes_per_row)))
 
 
-def room(memory: float | str | None) -> int:
-    """Bytes that a call may add to the process: `memory`, or half of what is free now."""
-    return int(free_memory() * SAFE_SHARE) if memory is None else parse_memory(memory)
+def room(memory: float | str | None, free: int | None = None) -> int:
+    """Bytes that a call may add to the process: `memory`, or half of what is `free`, of this machine's unless given."""
+    if memory is not None:
+        return parse_memory(memory)
+    return int((_LATELY.given(free_memory) if free is None else free) * SAFE_SHARE)
 
 
 def images_at_once(images: int, room: int, held: int, beside: int) -> list[slice]:
@@ -121,6 +132,25 @@ def free_memory() -> int:
     """Bytes that this process may still take: what the system has available, within the limit of its control group."""
     known = [amount for amount in (_available(), _cgroup_room()) if amount is not None]
     return min(known) if known else FREE_WHERE_UNKNOWN
+
+
+class _Lately:
+    """What a function gave last, for as long as it is fresh; threads that ask at the same time may all call it."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Callable[[], int], int, float] | None = None
+
+    def given(self, read: Callable[[], int]) -> int:
+        """What `read` gives, or gave a moment ago."""
+        known = self._known  # replaced as a whole, so that no thread sees half of it
+        if known is not None and known[0] is read and time.monotonic() < known[2]:
+            return known[1]
+        amount = read()
+        self._known = read, amount, time.monotonic() + FRESH
+        return amount
+
+
+_LATELY = _Lately()
 
 
 def _available() -> int | None:

@@ -6,26 +6,33 @@ with the log silenced.
 """
 
 import contextlib
-import ctypes
 import functools
 import io
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from onnxplain import cuda_driver
 from onnxplain.errors import DeviceError, unknown
 from onnxplain.runtime import onnxruntime
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 # TF32 keeps ten bits of a product's mantissa: fast, and 1e-3 off in a gradient. The search for the best convolution
-# would be done anew, in seconds, for every number of rows that a run may have. providers= sets other options.
-CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+# would be done anew, in seconds, for every number of rows that a run may have. An arena that doubles takes up to twice
+# the memory that a run was planned to. Options given in providers= come before these.
+CUDA_OPTIONS = {
+    "use_tf32": "0",
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+}
 DEVICES = ("auto", "cpu", "cuda")
 NVIDIA = (CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
-DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+RESIDENT = {CUDA: "cuda"}
+"""The providers whose arrays can stay where they compute, with onnxruntime's name of that device."""
 
 Provider = str | tuple[str, dict[str, Any]]
 
@@ -34,6 +41,34 @@ TRIAL_MODEL = (
     b'\x08\n:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01pZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x14"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A device that arrays can stay on: its provider, onnxruntime's name for its kind, and its number."""
+
+    provider: str
+    device: str
+    number: int = 0
+
+    @property
+    def providers(self) -> list[Provider]:
+        """The providers of a session that works there."""
+        own = [] if self.provider == CPU else [_completed((self.provider, {"device_id": str(self.number)}))]
+        return [*own, CPU]
+
+    @property
+    def arena(self) -> str:
+        """Its memory's name among the options of a run."""
+        return f"{'cpu' if self.device == 'cpu' else 'gpu'}:{self.number}"
+
+
+def place_of(providers: Sequence[Provider]) -> Place | None:
+    """Where the arrays of runs on these providers can stay; None for the CPU, and devices onnxruntime can't bind."""
+    first = name_of(providers[0]) if providers else CPU
+    if first not in RESIDENT:
+        return None
+    return Place(first, RESIDENT[first], int(options_of(providers[0]).get("device_id", 0)))
 
 
 def choose(device: str = "auto", providers: Sequence[Provider] | None = None) -> list[Provider]:
@@ -62,12 +97,22 @@ def _checked(providers: Sequence[Provider]) -> list[Provider]:
             raise DeviceError(unknown("provider", name_of(provider), available))
     if any(name_of(provider) in NVIDIA for provider in providers) and (obstacle := cuda_obstacle()):
         raise DeviceError(f"{name_of(providers[0])} was asked for, but {obstacle}")
-    return list(providers)
+    return [_completed(provider) for provider in providers]
+
+
+def _completed(provider: Provider) -> Provider:
+    """The provider with our options for CUDA, except those that it comes with."""
+    return provider if name_of(provider) != CUDA else (CUDA, {**CUDA_OPTIONS, **options_of(provider)})
 
 
 def name_of(provider: Provider) -> str:
     """The provider's name without its options."""
     return provider if isinstance(provider, str) else provider[0]
+
+
+def options_of(provider: Provider) -> dict[str, Any]:
+    """The options that a provider comes with."""
+    return {} if isinstance(provider, str) else provider[1]
 
 
 def cuda_obstacle() -> str | None:
@@ -87,11 +132,7 @@ def cuda_obstacle() -> str | None:
 
 def has_driver() -> bool:
     """Whether the NVIDIA driver's library can be loaded."""
-    for name in DRIVERS:
-        with contextlib.suppress(OSError):
-            ctypes.CDLL(name)
-            return True
-    return False
+    return cuda_driver.load() is not None
 
 
 @functools.cache

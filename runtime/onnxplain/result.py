@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.bundle import Bundle
-from onnxplain.display.from_results import MOST_ROWS, notebook_rows
-from onnxplain.display.notebook import notebook_html, notebook_png
 from onnxplain.errors import ParameterError
 from onnxplain.heatmap import HEATMAP_PRESETS, at_size, heatmap, overlay, overlay_original, signed_map
 from onnxplain.images import SPATIAL, Image
@@ -153,11 +151,19 @@ class Result:
         """For notebooks: a line for each image, the picture as the network saw it and then its overlays."""
         if not self.has_pictures:
             return None
+        from onnxplain.display.from_results import MOST_ROWS, notebook_rows  # start-up does without
+        from onnxplain.display.notebook import notebook_html
+
         return notebook_html(notebook_rows(self), repr(self), max(0, len(self) - MOST_ROWS))
 
     def _repr_png_(self) -> bytes | None:
         """The same as a picture, for what shows no HTML."""
-        return notebook_png(notebook_rows(self)) if self.has_pictures else None
+        if not self.has_pictures:
+            return None
+        from onnxplain.display.from_results import notebook_rows  # as above
+        from onnxplain.display.notebook import notebook_png
+
+        return notebook_png(notebook_rows(self))
 
 
 def _draw_each(image: Image, heat: Array, original: bool) -> Pixels:

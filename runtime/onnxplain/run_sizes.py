@@ -1,19 +1,23 @@
 """How many rows a run of a graph takes: what was asked for, was measured or should suit; never more than fit."""
 
+import functools
+
+from onnxplain import cuda_driver
 from onnxplain.bundle import Bundle, Graph
 from onnxplain.calibration import Calibration
 from onnxplain.holding import NOTHING, Held
 from onnxplain.planner import MOST_ROWS, MOST_ROWS_ACCELERATED, rows_per_run, useful_rows
-from onnxplain.providers import CPU
+from onnxplain.providers import CPU, Provider, name_of, place_of
 
 
 class RunSizes:
     """The sizes of the runs of one bundle, on a provider with so many threads; `rows` fixes them where given."""
 
-    def __init__(self, bundle: Bundle, provider: str, threads: int, rows: int | None) -> None:
-        self._on_cpu, self._threads, self._rows = provider == CPU, threads, rows
+    def __init__(self, bundle: Bundle, provider: Provider, threads: int, rows: int | None) -> None:
+        name = name_of(provider)
+        self._on_cpu, self._threads, self._rows, self._place = name == CPU, threads, rows, place_of([provider])
         self._most = MOST_ROWS if self._on_cpu else MOST_ROWS_ACCELERATED
-        self.calibration = Calibration(bundle, provider, threads) if rows is None else None
+        self.calibration = Calibration(bundle, name, threads) if rows is None else None
 
     def rows(
         self,
@@ -26,11 +30,22 @@ class RunSizes:
     ) -> int:
         """How many images times steps a run takes, beside what is held for so many images.
 
-        If `allowed`, how many it might take. ParameterError where `memory` isn't enough for one.
+        If `allowed`, how many it might take. ParameterError where `memory` isn't enough for one: it bounds what is
+        held on this machine and what the runs take, on an accelerator of its own memory, together.
         """
+        most = self._wanted(graph, targets, allowed)
+        if memory is None and self._free_there is not None:
+            beside = graph.bytes_per_run + held.call  # of the arrays that are held, only a group's sums are there
+            there = rows_per_run(graph.bytes_per_row, None, targets, most, beside, self._free_there)
+            here = rows_per_run(held.row // targets, None, targets, most, held.call + images * held.image)
+            return min(there, here)
         beside = graph.bytes_per_run + held.call + images * held.image
-        a_row = graph.bytes_per_row + held.row // targets
-        return rows_per_run(a_row, memory, targets, self._wanted(graph, targets, allowed), beside)
+        return rows_per_run(graph.bytes_per_row + held.row // targets, memory, targets, most, beside)
+
+    @functools.cached_property
+    def _free_there(self) -> int | None:
+        """Bytes free on an accelerator before the first run: what runs have got, their arenas keep for the next."""
+        return None if self._place is None else cuda_driver.free_memory(self._place.number)
 
     def _wanted(self, graph: Graph, targets: int, allowed: bool) -> int:
         """Rows, each target counted."""

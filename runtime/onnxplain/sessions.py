@@ -5,8 +5,8 @@ import functools
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from onnxplain.bundle import Bundle, Graph
 from onnxplain.bundle_files import refuse_replaced
 from onnxplain.errors import BundleError, ModelError
-from onnxplain.providers import Provider, confirm
+from onnxplain.providers import CPU, Place, Provider, confirm, place_of
+from onnxplain.ready_graphs import ReadyGraphs
 from onnxplain.runtime import onnxruntime
 
 Array = NDArray[Any]
+Found = TypeVar("Found")
 
 # forward and the graphs of two methods; each holds its own copy of what onnxruntime repacks for its kernels.
 MOST_OPEN = 3
@@ -59,8 +61,11 @@ class EndedError(Exception):
 class Sessions:
     """The open sessions of one bundle; safe to use from several threads."""
 
-    def __init__(self, bundle: Bundle, providers: Sequence[Provider], threads: int | None) -> None:
-        self._bundle, self._providers, self._threads = bundle, providers, threads
+    def __init__(
+        self, bundle: Bundle, providers: Sequence[Provider], threads: int | None, ready: ReadyGraphs | None = None
+    ) -> None:
+        self._bundle, self._providers, self._threads, self._ready = bundle, providers, threads, ready
+        self.place = place_of(providers)
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
         self._shape_of_work: tuple[Any, ...] | None = None
@@ -70,16 +75,27 @@ class Sessions:
 
     def run(self, graph: Graph, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """Runs a graph once; ModelError where it fails on these inputs, saying so if memory is what was missing."""
+        return self.attempt(graph, lambda session, options: session.run(list(outputs), dict(feeds), options))
+
+    def attempt(self, graph: Graph, run: Callable[[Any, Any], Found]) -> Found:
+        """What `run` gives, called with a graph's session and the options of its run; errors as for run."""
         if self.ended is not None and self.ended.is_set():
             raise EndedError
         session = self._session(graph)
         self._turn_to(graph)
         try:
-            return session.run(list(outputs), dict(feeds))
+            return run(session, self._options())
         except Exception as error:  # onnxruntime's exceptions have no common base; KeyboardInterrupt passes
             if ran_out(error):
                 raise MemoryRanOutError(f"memory ran out in a run of {graph.file}") from error
             raise ModelError(f"the graph {graph.file} failed: {str(error).splitlines()[0]}") from error
+
+    def _options(self) -> Any:
+        """How runs on an accelerator keep to a bound on memory: each gives back what it took, another graph may follow.
+
+        On a CPU all sessions share an arena, which `begin` and `_turn_to` shrink.
+        """
+        return shrinking(self.place) if self._tidy and self.place is not None else None
 
     def most_rows(self, graph: Graph) -> int | None:
         """The most rows of a run for which there was memory of late; None where it never ran out."""
@@ -90,6 +106,8 @@ class Sessions:
         """Takes note that memory ran out in a run of so many rows: half of them is the most for now."""
         with self._lock:
             self._limits[graph.name] = (max(1, rows // 2), 0)
+            if self.place is not None:  # an accelerator's sessions have an arena each; closed, they give theirs back
+                self._open = OrderedDict((name, one) for name, one in self._open.items() if name == graph.name)
         give_back_memory()
 
     def enough(self, graph: Graph, rows: int) -> None:
@@ -128,14 +146,20 @@ class Sessions:
             return self._open[graph.name]
 
     def _create(self, graph: Graph) -> Any:
-        options = session_options(self._threads)
         file = self._bundle.file_of(graph)
+        session = None
+        if self._ready is not None and list(self._providers) == [CPU]:
+            session = self._ready.session(graph, lambda: session_options(self._threads))
         try:
-            session = onnxruntime.InferenceSession(str(file), options, providers=list(self._providers))
+            if session is None:
+                options = session_options(self._threads)
+                session = onnxruntime.InferenceSession(str(file), options, providers=list(self._providers))
         except Exception as error:  # as in run
             refuse_replaced(self._bundle)
             first = str(error).splitlines()[0]
             raise BundleError(f"onnxruntime {onnxruntime.__version__} can't open {file}: {first}") from error
+        if self._ready is not None:
+            self._ready.check()
         refuse_replaced(self._bundle)
         give_back_freed()  # opening leaves a quarter of what it took behind
         confirm(session, self._providers)
@@ -180,6 +204,19 @@ def give_back_memory() -> None:
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     _nothing().run(None, {"x": np.zeros(1, np.float32)}, options)
     give_back_freed()
+
+
+@functools.cache
+def shrinking(place: Place) -> Any:
+    """Options with which a run gives its device's memory back when it ends; None where onnxruntime can't do that."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", place.arena)
+    session = onnxruntime.InferenceSession(NOTHING, session_options(1), providers=place.providers)
+    try:
+        session.run(None, {"x": np.zeros(1, np.float32)}, options)
+    except Exception:  # it knows no such arena; then what runs took stays with their sessions
+        return None
+    return options
 
 
 def give_back_freed() -> None:

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.bundle import Graph
+from onnxplain.bundle import Graph, GraphInput
 from onnxplain.errors import BundleError, ModelError, unknown
 from onnxplain.planner import Chunk
 from onnxplain.sessions import MemoryRanOutError, Sessions, cast
 
 Array = NDArray[Any]
+Parts = TypeVar("Parts")
+"""A run's outputs, wherever they are."""
 Finish = Callable[[Array, Array], Array]
 Join = Callable[[Sequence[Array], Sequence[Array]], list[Array]]
 
@@ -97,10 +99,29 @@ def run_chunk(
 
     `join` puts together what two parts of the steps gave. ModelError where there is no memory for a single row.
     """
+
+    def run(part: Chunk) -> list[Array]:
+        return sessions.run(graph, outputs, inputs_of(graph, feeds, part))
+
+    return in_halves(sessions, graph, chunk, run, join, one_below_the_other)
+
+
+def in_halves(
+    sessions: Sessions,
+    graph: Graph,
+    chunk: Chunk,
+    run: Callable[[Chunk], Parts],
+    join: Callable[[Parts, Parts], Parts],
+    stack: Callable[[Parts, Parts, Chunk, Chunk], Parts],
+) -> Parts:
+    """What `run` gives for a chunk; where memory doesn't suffice, that of its halves, put together.
+
+    By `join` where they are parts of the steps, by `stack`, told which, where they are parts of the images.
+    """
     most = sessions.most_rows(graph)
     if most is None or chunk.rows <= most or chunk.rows == 1:
         try:
-            found = sessions.run(graph, outputs, inputs_of(graph, feeds, chunk))
+            found = run(chunk)
         except MemoryRanOutError as error:
             if chunk.rows == 1:
                 need = (graph.bytes_per_row + graph.bytes_per_run) / 1e6
@@ -111,12 +132,14 @@ def run_chunk(
             sessions.enough(graph, chunk.rows)
             return found
     halves = chunk.halves()
-    before, after = (run_chunk(sessions, graph, outputs, feeds, half, join) for half in halves)
-    if halves[0].images == chunk.images:
-        return join(before, after)
-    # What doesn't depend on the image is there once in each.
-    parts = [[_for_each(part, half) for part in found] for found, half in ((before, halves[0]), (after, halves[1]))]
-    return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
+    before, after = (in_halves(sessions, graph, half, run, join, stack) for half in halves)
+    return join(before, after) if halves[0].images == chunk.images else stack(before, after, *halves)
+
+
+def one_below_the_other(before: Sequence[Array], after: Sequence[Array], first: Chunk, second: Chunk) -> list[Array]:
+    """Outputs [N, …] of some images followed by those of others; what doesn't depend on the image is there for each."""
+    pairs = zip(before, after, strict=True)
+    return [np.concatenate([_for_each(one, first), _for_each(other, second)]) for one, other in pairs]
 
 
 def _for_each(part: Array, chunk: Chunk) -> Array:
@@ -125,11 +148,13 @@ def _for_each(part: Array, chunk: Chunk) -> Array:
 
 def inputs_of(graph: Graph, feeds: Mapping[str, Feed], chunk: Chunk) -> dict[str, Array]:
     """What a run of one chunk is fed, by the names of the graph's inputs."""
-    inputs = {}
-    for entry in graph.inputs:
-        if entry.key not in feeds:
-            raise BundleError(
-                f"{graph.file} has an input of role {entry.role!r}, unknown here; pip install --upgrade onnxplain"
-            )
-        inputs[entry.name] = cast(feeds[entry.key].cut(chunk), entry.dtype)
-    return inputs
+    return {entry.name: cast(feed_of(graph, entry, feeds).cut(chunk), entry.dtype) for entry in graph.inputs}
+
+
+def feed_of(graph: Graph, entry: GraphInput, feeds: Mapping[str, Feed]) -> Feed:
+    """What an input of a graph is fed; BundleError for an input that this version doesn't know."""
+    if entry.key not in feeds:
+        raise BundleError(
+            f"{graph.file} has an input of role {entry.role!r}, unknown here; pip install --upgrade onnxplain"
+        )
+    return feeds[entry.key]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,8 +18,9 @@ from onnxplain.images import image_size
 from onnxplain.planner import Chunk, chunks
 from onnxplain.plans import Steps, find_plan
 from onnxplain.progress import Progress
+from onnxplain.resident import accumulate, running
 from onnxplain.sessions import Sessions
-from onnxplain.summing import Feed, accumulate, find_finish, run_chunk, side_by_side
+from onnxplain.summing import Feed, find_finish, run_chunk, side_by_side
 from onnxplain.targets import Chosen
 
 Array = NDArray[Any]
@@ -215,7 +215,7 @@ class Work:
             return
         if self.asked.count > 1:
             return  # what is best for one target counts
-        run = partial(run_chunk, self.sessions, graph, outputs, feeds)
+        run = running(self.sessions, graph, outputs, feeds)
         self.calibration.measure(graph, run, self.count, steps, self.rows_per_run(graph, 1, allowed=True))
 
     def _learns_from(self, graph: Graph) -> bool:

@@ -129,7 +129,7 @@ def test_table_has_a_line_for_what_counts_and_names_what_is_void() -> None:
     assert "2 cores (One), 2 threads, 4 pictures at once" in bench_table.caption(everything)
 
 
-def test_line_of_a_new_process_says_what_the_export_took() -> None:
+def test_lines_of_a_new_process_say_what_the_export_took_and_what_kept_graphs_save() -> None:
     start = entry(**{"torch + captum ÷ ours": 5.0}) | {
         "seconds": {"ours": figure(0.25)},
         "megabytes": {"ours": 80.4},
@@ -137,8 +137,14 @@ def test_line_of_a_new_process_says_what_the_export_took() -> None:
         "export, seconds": 1.25,
     }
     lines = list(bench_table.processes("CPU", found({"a": {"start": start}})))
-    assert lines[2] == "| a, one picture | 0.25 s | 5.00 (4.90–5.10) | 80 MB | 4.0 | 1.2 s |"
+    assert lines[2:] == ["| a, one picture | 0.25 s | 5.00 (4.90–5.10) | 80 MB | 4.0 | 1.2 s |"]
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    start["seconds"]["ours, graphs kept"] = figure(0.2)
+    start["ratios"]["torch + captum ÷ ours, graphs kept"] = figure(6.0)
+    start["megabytes"]["ours, graphs kept"] = 70.0
+    start["memory of torch + captum ÷ ours, graphs kept"] = 4.5
+    lines = list(bench_table.processes("CPU", found({"a": {"start": start}})))
+    assert lines[3:] == ["| a, one picture, `cache=True` | 0.20 s | 6.00 (5.90–6.10) | 70 MB | 4.5 | – |"]
 
 
 def test_caption_says_when_parts_were_measured_on_several_days() -> None:

@@ -68,12 +68,12 @@ class Failing:
         self.session, self.fails, self.message = session, fails, message
         self.sizes = []
 
-    def run(self, outputs, feeds):
+    def run(self, outputs, feeds, options=None):
         rows = feeds["image"].shape[0] * (feeds["steps"].shape[1] if "steps" in feeds else 1)
         self.sizes.append(rows)
         if self.fails(len(self.sizes), rows):
             raise RuntimeError(self.message)
-        return self.session.run(outputs, feeds)
+        return self.session.run(outputs, feeds, options)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from onnxplain.planner import (
     free_memory,
     images_at_once,
     parse_memory,
+    room,
     rows_per_run,
     useful_rows,
 )
@@ -127,6 +128,26 @@ def test_without_memory_a_share_of_what_is_free_is_used_and_at_least_one_row(mon
     monkeypatch.setattr(planner, "free_memory", lambda: GB)
     assert rows_per_run(10**8, None) == 5
     assert rows_per_run(10 * GB, None) == 1
+
+
+def test_what_is_free_is_asked_once_in_a_while(monkeypatch):
+    """Reading it takes as long as a small map."""
+    asked, now = [], [50.0]
+    monkeypatch.setattr(planner, "free_memory", lambda: asked.append(now[0]) or len(asked) * GB)
+    monkeypatch.setattr(planner.time, "monotonic", lambda: now[0])
+    found = []
+    for seconds in (0, planner.FRESH / 2, planner.FRESH / 4, planner.FRESH / 2, 10):
+        now[0] += seconds
+        found.append(room(None))
+    assert found == [GB // 2, GB // 2, GB // 2, GB, 3 * GB // 2]
+    assert len(asked) == 3
+
+
+def test_memory_that_is_given_is_not_asked_for(monkeypatch):
+    monkeypatch.setattr(planner, "free_memory", lambda: 1 / 0)
+    assert room("3MB") == room("3MB", GB) == 3 * 10**6
+    assert room(None, GB) == GB // 2
+    assert rows_per_run(10**8, None, free=GB) == 5
 
 
 def machine(tmp_path, monkeypatch, available=8 * GB, group="0::/slice\n"):

@@ -1,6 +1,5 @@
 """Choosing where to run, on machines that are pretended by replacing what onnxruntime and the system answer."""
 
-import importlib
 import warnings
 from types import ModuleType
 
@@ -9,7 +8,7 @@ import onnxruntime
 import pytest
 
 from onnxplain import DeviceError, Explainer, providers, runtime
-from onnxplain.providers import CPU, CUDA, TRIAL_MODEL, choose
+from onnxplain.providers import CPU, CUDA, CUDA_OPTIONS, TRIAL_MODEL, Place, choose, options_of, place_of
 from toy_bundle import write_toy_bundle
 
 
@@ -73,6 +72,48 @@ def test_named_providers_are_taken_as_they_are(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        (CUDA, CUDA_OPTIONS),
+        ((CUDA, {"device_id": 1}), {**CUDA_OPTIONS, "device_id": 1}),
+        ((CUDA, {"use_tf32": "1", "prefer_nhwc": "1"}), {**CUDA_OPTIONS, "use_tf32": "1", "prefer_nhwc": "1"}),
+    ],
+)
+def test_options_that_are_given_come_before_ours(monkeypatch, named, expected):
+    pretend(monkeypatch, GPU_BUILD)
+    assert choose(providers=[named, CPU]) == [(CUDA, expected), CPU]
+
+
+def test_tf32_is_off_unless_asked_for(monkeypatch):
+    pretend(monkeypatch, GPU_BUILD)
+    for chosen in (choose("cuda"), choose("auto"), choose(providers=[CUDA])):
+        assert options_of(chosen[0])["use_tf32"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("first", "place"),
+    [
+        (CUDA, Place(CUDA, "cuda", 0)),
+        ((CUDA, {"device_id": "2", "use_tf32": "1"}), Place(CUDA, "cuda", 2)),
+        ((CUDA, {"device_id": 1}), Place(CUDA, "cuda", 1)),
+        (CPU, None),
+        ((CPU, {}), None),
+        ("TensorrtExecutionProvider", None),
+    ],
+)
+def test_arrays_stay_on_the_device_that_was_asked_for(first, place):
+    assert place_of([first, CPU]) == place
+    assert place_of([CPU, CUDA]) is None
+
+
+def test_what_works_beside_the_graphs_does_so_on_the_same_device():
+    place = Place(CUDA, "cuda", 2)
+    assert place.providers == [(CUDA, {**CUDA_OPTIONS, "device_id": "2"}), CPU]
+    assert place.arena == "gpu:2"
+    assert (Place(CPU, "cpu").providers, Place(CPU, "cpu").arena) == ([CPU], "cpu:0")
+
+
+@pytest.mark.parametrize(
     ("named", "message"),
     [
         (["CUDAExecutionProvder"], "unknown provider 'CUDAExecutionProvder'"),
@@ -115,12 +156,11 @@ def test_the_real_trial_prints_nothing_and_says_cpu_where_there_is_no_cuda(capfd
 # The import guard.
 
 
-def pretend_installed(monkeypatch, *names):
-    def distribution(name):
-        if name not in names:
-            raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(runtime.importlib.metadata, "distribution", distribution)
+def pretend_installed(monkeypatch, folder, *names):
+    """A machine on whose module path these distributions lie, beside others."""
+    for name in ("numpy-2.0", "onnxruntime_extensions-0.14", *names):
+        (folder / f"{name}.dist-info").mkdir()
+    monkeypatch.setattr("sys.path", [str(folder / "missing"), str(folder)])
 
 
 def test_without_onnxruntime_the_error_is_one_line_with_the_command(monkeypatch):
@@ -141,21 +181,21 @@ def test_a_module_that_onnxruntime_itself_misses_is_not_blamed_on_onnxruntime(mo
         runtime.load_onnxruntime()
 
 
-def test_both_distributions_warn_in_one_line_with_the_repair(monkeypatch):
-    pretend_installed(monkeypatch, "onnxruntime", "onnxruntime-gpu")
+def test_both_distributions_warn_in_one_line_with_the_repair(monkeypatch, tmp_path):
+    pretend_installed(monkeypatch, tmp_path, "onnxruntime-1.31.1", "onnxruntime_gpu-1.22.0")
     repair = "both installed.*pip uninstall -y onnxruntime onnxruntime-gpu &&"
     with pytest.warns(UserWarning, match=repair) as caught:
         assert runtime.load_onnxruntime() is onnxruntime
     assert "\n" not in str(caught[0].message)
 
 
-def test_an_emptied_installation_is_an_error_with_the_repair(monkeypatch):
-    pretend_installed(monkeypatch, "onnxruntime-gpu")
+def test_an_emptied_installation_is_an_error_with_the_repair(monkeypatch, tmp_path):
+    pretend_installed(monkeypatch, tmp_path, "onnxruntime_gpu-1.22.0")
     monkeypatch.setattr(runtime.importlib, "import_module", lambda _: ModuleType("onnxruntime"))
     with pytest.raises(ImportError, match=r"empty.*--force-reinstall --no-deps onnxruntime-gpu"):
         runtime.load_onnxruntime()
 
 
-def test_one_distribution_is_quiet(monkeypatch):
-    pretend_installed(monkeypatch, "onnxruntime")
+def test_one_distribution_is_quiet(monkeypatch, tmp_path):
+    pretend_installed(monkeypatch, tmp_path, "onnxruntime-1.31.1")
     assert runtime.load_onnxruntime() is onnxruntime

@@ -232,8 +232,8 @@ def _again(explainer: Explainer, result: Result, memory: float | str | None) -> 
 
 def _reopened(explainer: Explainer, folder: Path) -> Explainer:
     """The bundle in another folder, opened as this explainer is: on its device, with its threads."""
-    kind, (_, device, providers, threads, _, rows) = explainer.__reduce__()
-    # written a moment ago: no need to hash it again
+    kind, (_, device, providers, threads, _, rows, _) = explainer.__reduce__()
+    # Written a moment ago: no need to hash it again, nor, so, to keep copies of its graphs.
     opened: Explainer = kind(os.fspath(folder), device, providers, threads, False, rows)
     return opened
 
