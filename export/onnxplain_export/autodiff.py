@@ -37,6 +37,7 @@ def differentiate(
     """
     op = Emitter(graph, prefix, of.dtype or ir.DataType.FLOAT)
     op.pull_back = partial(pull_back, rules=rules)
+    op.is_half = any(output.dtype == ir.DataType.FLOAT16 for node in graph for output in node.outputs)
     cotangents = pull_back(op, list(graph), {of: cotangent}, wrt, rules)
     return [_arrived(value, of, cotangents) for value in wrt]
 
@@ -148,6 +149,7 @@ def _pull_back(op: Emitter, node: ir.Node, cotangents: dict[ir.Value, ir.Value],
     if node.op_type not in MOVING and any(is_quantized(inputs[index]) for index in wanted):
         raise NoGradientError(f"{describe(node)} computes with quantised numbers; {REFUSED['QLinearConv']}")
     g = tuple(cotangents.get(output) for output in node.outputs)
+    before, op.float_type = op.float_type, _float_type(node, op.float_type)
     if not rule.many_outputs and (g[0] is None or any(other is not None for other in g[1:])):
         raise NoGradientError(f"{describe(node)} can be differentiated through its first output only")
     answers = rule.function(op, node, g if rule.many_outputs else g[0])
@@ -163,6 +165,13 @@ def _pull_back(op: Emitter, node: ir.Node, cotangents: dict[ir.Value, ir.Value],
             answer = op.sum_to(answer, dims(node.outputs[0]), value)
         known = cotangents.get(value)
         cotangents[value] = _shaped_like(value, answer if known is None else _added(op, known, answer))
+    op.float_type = before
+
+
+def _float_type(node: ir.Node, default: ir.DataType) -> ir.DataType:
+    """The type of float that a node computes in, which differs among the nodes of a network in half precision."""
+    found = (output.dtype for output in node.outputs if output.dtype in FLOATS)
+    return ir.DataType(next(found, None) or default)
 
 
 def _added(op: Emitter, one: ir.Value, other: ir.Value) -> ir.Value:

@@ -48,7 +48,7 @@ def build(normalized: Normalized, names: Sequence[str] | str | None, layers: Seq
         allowed = chosen_methods(names, True)
         built.left_out.update({name: reason for name in allowed if name not in built.methods})
     if any(graphs_of(entry) & DIFFERENTIATED for entry in built.methods.values()):
-        refuse_undifferentiable(normalized)
+        refuse_undifferentiable(normalized.full)
     for graph, make in GRAPHS.items():
         if not _needed(graph, built.methods):
             continue
@@ -72,7 +72,7 @@ def _add_layers(built: Built, normalized: Normalized, names: Sequence[str] | str
             raise ParameterError("--layer is for class activation maps, and none of them is exported")
         return
     try:
-        built.layers = chosen_layers(normalized, layers)
+        built.layers = chosen_layers(normalized.full, layers)
         for number, at in enumerate(built.layers):
             for graph in graphs:
                 built.models[graph_name(graph, number)] = AT_LAYERS[graph](normalized, at)

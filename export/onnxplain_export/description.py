@@ -43,6 +43,7 @@ def description(
             "precision": source.precision,
             "changes": source.changes,
         },
+        **_arithmetic(normalized),
         "inputs": [_input_entry(value, normalized) for value in normalized.model.graph.inputs],
         "value": _value_entry(normalized),
         "outputs": [
@@ -65,6 +66,13 @@ def description(
         "renamed": normalized.renamed,
         "verification": record,
     }
+
+
+def _arithmetic(normalized: Normalized) -> dict[str, Any]:
+    """The type of float that networks compute in where it isn't float32, and what cotangents are multiplied by."""
+    if normalized.half is None:
+        return {}
+    return {"arithmetic": {"precision": "float16", "scale": normalized.half.scale}}
 
 
 def _input_entry(value: ir.Value, normalized: Normalized) -> dict[str, Any]:

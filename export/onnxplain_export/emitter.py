@@ -115,8 +115,12 @@ class Emitter:
 
     Operands may be values, arrays, numbers (of the emitter's float type) or lists of integers (int64); attributes go
     by keyword. `outputs=n` returns a tuple of n values. Operator and attribute names are checked against opset 20.
-    During a reverse pass `active` are the values that it goes through, and `changed` the operators whose rule isn't
-    their derivative in it: no other rule may take their part over.
+    During a reverse pass `float_type` is that of the node which is differentiated, `active` are the values that the
+    pass goes through, and `changed` the operators whose rule isn't their derivative in it: no other rule may take their
+    part over. `is_half` says that the network computes in half precision, be the node itself in float32: then all is
+    for accelerators, in the plain form. The forms that keep onnxruntime's CPU in its blocked layout (masks by steep
+    ramps, convolutions that change nothing, strides taken apart) cost a GPU passes over memory, and their large factors
+    overflow: inf·0 is NaN.
     """
 
     def __init__(self, graph: ir.Graph, prefix: str, float_type: ir.DataType = ir.DataType.FLOAT) -> None:
@@ -126,6 +130,7 @@ class Emitter:
         self.active: frozenset[ir.Value] = frozenset()
         self.pull_back: PullBack | None = None
         self.changed: frozenset[str] = frozenset()
+        self.is_half = False
         self._count = 0
         self._constants: dict[Any, ir.Value] = {}
 
@@ -185,7 +190,7 @@ class Emitter:
         if not axes:
             return g
         height, width = shape[-2:] if axes == [2, 3] and len(shape) == 4 else (None, None)
-        if isinstance(height, int) and isinstance(width, int):
+        if isinstance(height, int) and isinstance(width, int) and not self.is_half:
             # The cotangent of a gate on channels: a mean stays in onnxruntime's blocked layout, ReduceSum doesn't.
             return self.Mul(self.GlobalAveragePool(g), float(height * width))
         summed = self.ReduceSum(g, axes, keepdims=1)

@@ -59,6 +59,8 @@ def write_recipe(
     folder: Path, told: Mapping[str, Any], normalized: Normalized, places: Sequence[Place]
 ) -> dict[str, Any]:
     """Writes refresh.onnx; returns what explainer.json says of it: the file, or the reason why there is none."""
+    if normalized.half is not None:
+        return {"reason": "its arithmetic in half precision was fitted to the weights that it was exported with"}
     recipe = recipe_of(normalized, places)
     tensors = {name: normalized.tensors[name].content for name in recipe.needed}
     files = {name: entry["file"] for name, entry in told["graphs"].items()}

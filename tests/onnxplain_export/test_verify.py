@@ -242,7 +242,7 @@ class Crumpled(Proof):
 @pytest.mark.parametrize(("wrong", "caught"), [(1.0, False), (1.05, True), (-1.0, True)])
 def test_kinks_next_to_an_image_raise_no_alarm_and_hide_no_fault(wrong: float, caught: bool) -> None:
     values = np.random.default_rng(0).standard_normal((1, 400))
-    normalized = SimpleNamespace(scores=SimpleNamespace(free=False), straight_through=False)
+    normalized = SimpleNamespace(scores=SimpleNamespace(free=False), straight_through=False, half=None)
     chosen = np.zeros((1, 2), np.int64)
     kind = type("Wrong", (Crumpled,), {"factor": wrong})
     proof = kind(normalized, {}, {}, "x", {}, values, np.ones((1, 1)), chosen, np.zeros((1, 400)), np.ones(400))

@@ -316,8 +316,8 @@ def test_the_mask_of_a_relu_moves_behind_max_pools_alone(pool: str) -> None:
     graph = model.graph
     (found,) = differentiate(graph, graph.outputs[0], [graph.inputs[0]], graph.inputs[1])
     graph.outputs[:] = [found]
-    masks = [node for node in graph if node.op_type == "HardSigmoid"]
-    assert [node.inputs[0].name for node in masks] == ["y" if pool == "MaxPool" else "r"]
+    masked = {node.inputs[0].name for node in graph if node.op_type == "HardSigmoid"}
+    assert masked & {"r", "y"} == {"y" if pool == "MaxPool" else "r"}
     pooled = F.max_pool2d if pool == "MaxPool" else F.avg_pool2d
     u, expected = in_torch(lambda leaf: pooled(torch.relu(leaf), 3, 2), x)
     (computed,) = ReferenceEvaluator(ir.to_proto(model), new_ops=KERNELS).run(None, {"x": x, "u": u})

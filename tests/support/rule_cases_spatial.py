@@ -112,6 +112,9 @@ WINDOWS = {
     "one column": {"kernel_shape": [1, 3], "strides": [1, 2]},
 }
 
+THIRDS = {"kernel_shape": [3, 3], "strides": [2, 2]}
+"""With sixteen channels there is a form of its own for these."""
+
 SMALL_WINDOWS = [
     ((2, 3, 9), {"kernel_shape": [3], "strides": [2], "pads": [1, 0], "ceil_mode": 1}),
     ((2, 2, 5, 4, 6), {"kernel_shape": [2, 3, 2], "strides": [2, 2, 1], "pads": [1, 0, 1, 0, 1, 0]}),
@@ -122,6 +125,7 @@ POOLS = [
     *[Case("MaxPool", [(2, 2, 8, 9)], attributes, note=note) for note, attributes in WINDOWS.items()],
     *[Case("MaxPool", [(3, 1, 11, 7)], attributes, note=f"{note}, odd") for note, attributes in WINDOWS.items()],
     *[Case("MaxPool", [shape], attributes) for shape, attributes in SMALL_WINDOWS],
+    *[Case("MaxPool", [(2, 16, *size)], THIRDS, note="blocked") for size in ((9, 8), (8, 7), (3, 12))],
     *[
         Case("AveragePool", [(2, 2, 8, 9)], attributes | {"count_include_pad": count}, note=f"{note}, {count}")
         for (note, attributes), count in product(WINDOWS.items(), (0, 1))

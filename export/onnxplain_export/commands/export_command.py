@@ -12,7 +12,7 @@ from onnxplain.preprocessing import PRESETS, override, preset_steps
 from onnxplain_export.check.checking import Verdict
 from onnxplain_export.commands.model_options import add_model, checked, reading
 from onnxplain_export.commands.single_options import add_single, refuse_without_single, run_single
-from onnxplain_export.exporting import assumed_preset, export
+from onnxplain_export.exporting import PRECISIONS, assumed_preset, export
 from onnxplain_export.methods import ALL, METHODS
 from onnxplain_export.normalize.shapes import image_layout
 from onnxplain_export.tables import COMPOSITES
@@ -27,6 +27,7 @@ PROOFS = {
     "onward": "the scores follow from the explained value",
     "batch": "an image's scores don't depend on its neighbours",
     "gradient": "the gradient is that of finite differences",
+    "precision": "gradients in half precision stay near those in float32",
     "missing": "random directions find nothing that the gradient lacks",
     "path": "sums along a path agree with the gradient",
     "noise": "sums over noise agree with the gradient",
@@ -61,6 +62,12 @@ def add_command(commands: Any) -> None:
         "--layer", action="append", default=[], metavar="NAME", help="a feature layer for CAM methods; repeatable"
     )
     parser.add_argument("--float16", action="store_true", help="weights in half precision: files of half the size")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="of the networks' arithmetic; float16 is for GPUs",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     _add_preprocessing(parser)
     add_single(parser)
@@ -104,6 +111,7 @@ def _bundle(arguments: argparse.Namespace, methods: list[str] | str | None, targ
         name=arguments.name,
         overwrite=arguments.overwrite,
         float16=arguments.float16,
+        precision=arguments.precision,
         layers=arguments.layer,
         **reading(arguments),
     )

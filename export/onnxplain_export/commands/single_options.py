@@ -18,7 +18,8 @@ Exporting = Callable[[list[str], Path], dict[str, Any]]
 """Writes a bundle with some methods to a folder, and returns its description."""
 ROWS = 8
 SETTLED = (
-    *("preprocessing", "mean", "std", "scale", "colour", "resize", "crop", "kernel", "labels", "layer", "float16"),
+    *("preprocessing", "mean", "std", "scale", "colour", "resize", "crop", "kernel"),
+    *("labels", "layer", "float16", "precision"),
     *("methods", "size", "score", "activation", "score_output", "image_input", "wrt", "quantized", "cotangent", "axis"),
 )
 """The options of export that say what a bundle is."""
@@ -76,7 +77,7 @@ def run_single(arguments: argparse.Namespace, exporting: Exporting) -> int:
 def _refuse_for_a_bundle(arguments: argparse.Namespace) -> None:
     """ParameterError for what was settled when the bundle was made."""
     for name in SETTLED:
-        if getattr(arguments, name) not in (None, False, [], "logits"):
+        if getattr(arguments, name) not in (None, False, [], "logits", "float32"):
             raise ParameterError(
                 f"--{name.replace('_', '-')} is chosen when a bundle is made; give the model itself, or export the "
                 "bundle again"

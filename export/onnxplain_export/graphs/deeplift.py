@@ -16,6 +16,7 @@ from onnxplain_export.graphs.frame import (
     gradient_at_rows,
     open_at_value,
     per_image,
+    refuse_half,
     row_cotangent,
     split_rows,
     told_scores,
@@ -33,6 +34,7 @@ def deeplift(normalized: Normalized, captum: bool = False) -> ir.Model:
     A second copy of the network runs at the baseline: once, where all images have the same, else once for each row.
     With `captum`, what follows an activation at once is treated as in that package: see `deeplift_table`.
     """
+    refuse_half(normalized, "DeepLIFT")
     if normalized.straight_through:
         raise NoGradientError("DeepLIFT isn't defined for quantised networks; explain the float network")
     frame = open_at_value(normalized)

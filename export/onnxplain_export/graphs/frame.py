@@ -11,11 +11,12 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from onnxplain.errors import ModelError
 from onnxplain_export.autodiff import differentiate, reads
 from onnxplain_export.emitter import OPSET, Dim, Emitter, copied, dims
 from onnxplain_export.graphs.blocked import keep_blocked
 from onnxplain_export.graphs.portable import make_portable
-from onnxplain_export.graphs.sharing import repeat_rows
+from onnxplain_export.graphs.sharing import repeat_rows, repeated_shape
 from onnxplain_export.normalize import BATCH, Normalized, named_value
 from onnxplain_export.normalize.precision import forget_types
 from onnxplain_export.normalize.scores import EXPLAINED
@@ -28,6 +29,8 @@ HEAD = "explainer/head"
 @dataclass
 class Frame:
     """A copy of the network on its way to becoming one graph of the bundle.
+
+    All of it but the network computes in float32; a network in half precision is entered and left by Casts.
 
     `inputs` are the graph's own: those of the model, the image first; `entries` is where the network takes each.
     `value` [N, *shape] is what the graph works on, of the N images: the image, or a value inside the network. `entry`
@@ -77,14 +80,14 @@ def open_frame(normalized: Normalized) -> Frame:
     model = normalized.model.clone()
     graph = model.graph
     entries = tuple(graph.inputs)
-    scores = named_value(graph, EXPLAINED)
+    op = Emitter(graph, "explainer")
+    scores = in_float32(op, named_value(graph, EXPLAINED))
     graph.inputs.clear()
     graph.outputs.clear()
     inputs = tuple(ir.val(str(value.name), value.dtype, value.shape) for value in entries)
     for value in entries:
         value.name = f"explainer/entry/{value.name}"
     graph.inputs.extend(inputs)
-    op = Emitter(graph, "explainer")
     return Frame(normalized, model, op, inputs, entries, inputs[0], normalized.image_shape, entries[0], scores)
 
 
@@ -97,8 +100,23 @@ def open_at_value(normalized: Normalized, shares: bool = False) -> Frame:
     frame.shares = shares
     if normalized.inside:
         frame.entry, frame.shape = named_value(frame.graph, normalized.value), normalized.value_shape
-        frame.value = _head(frame)
+        frame.value = in_float32(frame.op, _head(frame))
     return frame
+
+
+def refuse_half(normalized: Normalized, what: str) -> None:
+    """ModelError where a graph of other rules than derivatives is asked for in half precision."""
+    if normalized.half is not None:
+        raise ModelError(f"{what} is computed in float32 only; export with precision='float32'")
+
+
+def in_float32(op: Emitter, value: ir.Value) -> ir.Value:
+    """`value`, cast from half precision."""
+    if value.dtype != ir.DataType.FLOAT16:
+        return value
+    wide = op.Cast(value, to=int(ir.DataType.FLOAT))
+    wide.shape, wide.type = value.shape, ir.TensorType(ir.DataType.FLOAT)
+    return wide
 
 
 def _head(frame: Frame) -> ir.Value:
@@ -151,7 +169,9 @@ def connect(frame: Frame, rows: ir.Value, times: Sequence[ir.Value] = ()) -> Non
     if rows is not frame.value:
         rows.name = f"{frame.value.name}/rows"  # what errors call it
         rows.shape, rows.type = ir.Shape(["rows", *frame.shape]), ir.TensorType(ir.DataType.FLOAT)
-    ir.convenience.replace_all_uses_with(frame.entry, rows)
+    halved = frame.entry.dtype == ir.DataType.FLOAT16
+    fed = frame.op.Cast(rows, to=int(ir.DataType.FLOAT16)) if halved else rows
+    ir.convenience.replace_all_uses_with(frame.entry, fed)
     repeated = [
         _repeated(frame, value, entry, times)
         for value, entry in zip(frame.inputs, frame.entries, strict=True)
@@ -235,23 +255,35 @@ def told_scores(frame: Frame, chosen: ir.Value) -> tuple[ir.Value, ir.Value]:
 
 
 def row_cotangent(frame: Frame, chosen: ir.Value, weight: ir.Value | None = None) -> ir.Value:
-    """The cotangent [N·K·T, …] of each row, times `weight` [N or 1, K]."""
+    """The cotangent [N·K·T, …] of each row, times `weight` [N or 1, K] unless `weighted_rows` does that."""
     op, scores = frame.op, frame.normalized.scores
     if scores.free:
         cotangent = op.Unsqueeze(chosen, [1])
     else:
         classes = op.constant(np.arange(scores.shape[0]), np.int64)
         cotangent = op.Cast(op.Equal(op.Unsqueeze(chosen, [1, 3]), classes), to=int(ir.DataType.FLOAT))
-    if weight is not None:
+    if weight is not None and frame.normalized.half is None:
+        # The reverse pass is linear in the cotangent: weighting it there costs nothing.
         cotangent = op.Mul(cotangent, op.Unsqueeze(weight, list(range(2, 3 + len(scores.shape)))))
+    elif weight is not None:
+        steps = op.Concat([1], op.Shape(weight, start=1, end=2), [1] * (1 + len(scores.shape)), axis=0)
+        cotangent = op.Expand(cotangent, steps)
     return op.Reshape(cotangent, [-1, *scores.shape])
 
 
 def gradient_at_rows(frame: Frame, cotangent: ir.Value, rules: RuleTable = STANDARD) -> ir.Value:
-    """The gradient of ⟨cotangent, scores⟩ at the rows that enter the network, [rows, …]."""
+    """The gradient of ⟨cotangent, scores⟩ at the rows that enter the network, [rows, …].
+
+    In half precision the cotangent goes through the network times the scale, lest small gradients underflow.
+    """
     rows = frame.rows
     if rows is None:
         raise RuntimeError("the network's rows aren't connected")
+    size = None
+    if frame.normalized.half is not None:
+        size = _size_of_cotangent(frame, cotangent)
+        cotangent = frame.op.Mul(cotangent, frame.normalized.half.scale)
+        cotangent = cotangent if size is None else frame.op.Div(cotangent, size)
     cotangent.shape = frame.scores.shape
     cotangent.type = ir.TensorType(ir.DataType.FLOAT)
     forward = list(frame.graph)
@@ -259,7 +291,33 @@ def gradient_at_rows(frame: Frame, cotangent: ir.Value, rules: RuleTable = STAND
     if frame.shares and frame.targets is not None:
         infer_shapes(frame.model)
         repeat_rows(frame.op, forward, frame.roots, cotangent, found, frame.targets)
-    return found
+        cotangent.shape = repeated_shape(cotangent)
+    return found if frame.normalized.half is None else _unscaled(frame, found, size)
+
+
+def _size_of_cotangent(frame: Frame, cotangent: ir.Value) -> ir.Value | None:
+    """The largest number in each row of a free cotangent, [rows, 1, …], 1 where it is 0; a class has cotangent 1."""
+    op, scores = frame.op, frame.normalized.scores
+    if not scores.free:
+        return None
+    axes = list(range(1, 1 + len(scores.shape)))
+    largest = op.ReduceMax(op.Abs(cotangent), axes, keepdims=1) if axes else op.Abs(cotangent)
+    return op.Where(op.Equal(largest, 0.0), 1.0, largest)
+
+
+def _unscaled(frame: Frame, found: ir.Value, size: ir.Value | None) -> ir.Value:
+    """A gradient that went through a network in half precision, in float32 and without the scale."""
+    op, half = frame.op, frame.normalized.half
+    gradient = op.Mul(in_float32(op, found), 1.0 / (half.scale if half else 1.0))
+    return gradient if size is None else op.Mul(gradient, op.Reshape(size, [-1, *[1] * frame.rank]))
+
+
+def weighted_rows(frame: Frame, rows: ir.Value, chosen: ir.Value, steps: ir.Value, weight: ir.Value) -> ir.Value:
+    """Gradients of weighted cotangents as [N, K, T, …]: in half precision the weights come last, in float32."""
+    split = split_rows(frame, rows, chosen, steps)
+    if frame.normalized.half is None:
+        return split
+    return frame.op.Mul(split, frame.op.Unsqueeze(weight, list(range(2, 3 + frame.rank))))
 
 
 def split_rows(frame: Frame, value: ir.Value, chosen: ir.Value, steps: ir.Value | None) -> ir.Value:
@@ -306,7 +364,8 @@ def close_frame(frame: Frame, name: str) -> ir.Model:
         passes.NameFixPass(),
     )(model)
     infer_shapes(model)
-    keep_blocked(model)
-    make_portable(model)
+    if frame.normalized.half is None:  # forms for CPUs, by constants that onnxruntime can't fold in half precision
+        keep_blocked(model)
+        make_portable(model)
     passes.TopologicalSortPass()(model)
     return model

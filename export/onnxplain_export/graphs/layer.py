@@ -9,6 +9,7 @@ from onnxplain_export.graphs.frame import (
     close_frame,
     enter,
     gradient_at_rows,
+    in_float32,
     open_at_value,
     per_image,
     row_cotangent,
@@ -34,7 +35,7 @@ def layer(normalized: Normalized, at: Layer) -> ir.Model:
     if inside is not None:
         frame.rows, frame.shape = inside, at.shape
         first = op.Gather(split_rows(frame, inside, chosen, None), op.constant([0]), axis=2)
-        features = op.Squeeze(first, [1, 2])
+        features = in_float32(op, op.Squeeze(first, [1, 2]))
     scores, settled = told_scores(frame, chosen)
     rows = gradient_at_rows(frame, row_cotangent(frame, settled))
     ones = op.Expand(op.floats([[1.0]]), op.Shape(chosen, start=0, end=2))

@@ -15,8 +15,8 @@ from onnxplain_export.graphs.frame import (
     over_value,
     per_image,
     row_cotangent,
-    split_rows,
     weight_norm,
+    weighted_rows,
 )
 from onnxplain_export.graphs.random import normal
 from onnxplain_export.normalize import BATCH, Normalized
@@ -44,7 +44,7 @@ def noise(normalized: Normalized, rules: RuleTable = STANDARD, shares: bool = Fa
     rows = gradient_at_rows(frame, row_cotangent(frame, chosen, weight), rules)
     times = over_value(frame, multiply)
     factor = op.Add(op.Mul(times, difference), op.Sub(1.0, times))
-    terms = op.Mul(split_rows(frame, rows, chosen, steps), op.Unsqueeze(factor, [2]))
+    terms = op.Mul(weighted_rows(frame, rows, chosen, steps, weight), op.Unsqueeze(factor, [2]))
     frame.output("total", op.ReduceSum(terms, [1], keepdims=0), [BATCH, "T", *frame.shape])
     frame.output("norm", weight_norm(frame, weight), ["S", 1, *[1] * frame.rank])
     frame.output("squares", op.ReduceSum(op.Mul(terms, terms), [1], keepdims=0), [BATCH, "T", *frame.shape])

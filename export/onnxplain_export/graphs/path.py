@@ -15,8 +15,8 @@ from onnxplain_export.graphs.frame import (
     over_value,
     per_image,
     row_cotangent,
-    split_rows,
     weight_norm,
+    weighted_rows,
 )
 from onnxplain_export.normalize import BATCH, Normalized
 from onnxplain_export.vjp import STANDARD, RuleTable
@@ -33,9 +33,8 @@ def path(normalized: Normalized, rules: RuleTable = STANDARD, shares: bool = Fal
     difference = op.Sub(frame.value, baseline)
     moved = op.Mul(over_value(frame, alpha), per_image(frame, difference))
     enter(frame, op.Add(per_image(frame, baseline), moved), chosen)
-    # The reverse pass is linear in the cotangent: weighting it there costs nothing.
     rows = gradient_at_rows(frame, row_cotangent(frame, chosen, weight), rules)
-    summed = op.ReduceSum(split_rows(frame, rows, chosen, steps), [1], keepdims=0)
+    summed = op.ReduceSum(weighted_rows(frame, rows, chosen, steps, weight), [1], keepdims=0)
     frame.output("total", op.Mul(summed, per_image(frame, difference)), [BATCH, "T", *frame.shape])
     frame.output("norm", weight_norm(frame, weight), ["S", 1, *[1] * frame.rank])
     return close_frame(frame, "path")

@@ -17,6 +17,7 @@ from onnxplain_export.graphs.frame import (
     gradient_at_rows,
     open_at_value,
     per_image,
+    refuse_half,
     row_cotangent,
     split_rows,
     told_scores,
@@ -33,6 +34,7 @@ def relevance(normalized: Normalized, composite: Composite = EPSILON_PLUS, audit
     The composite's parameters are inputs [1], bounds of the value [1, …]. With `audit` there is an output more, `kept`
     [N, T]: what biases, ε and constants keep of the score, so that score = Σ total + kept.
     """
+    refuse_half(normalized, "relevance")
     if normalized.straight_through:
         raise NoGradientError("relevance isn't defined for quantised networks; explain the float network")
     frame = open_at_value(normalized)

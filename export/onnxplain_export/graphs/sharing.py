@@ -102,7 +102,8 @@ class _Repeating:
             raise NoGradientError(f"{describe(reader)} reads {value.name!r} {axes}, which doesn't begin with the rows")
         if len(axes) == 1 and value.dtype not in FLOATS:
             raise NoGradientError(f"{describe(reader)} reads {value.name!r}, a shape or places counted over all rows")
-        if axes[0] == ROWS and axes[1:] in self.maps and reader.op_type in ("Add", "Mul"):
+        blocked = value.dtype != ir.DataType.FLOAT16  # half precision is for accelerators, which know no such layout
+        if blocked and axes[0] == ROWS and axes[1:] in self.maps and reader.op_type in ("Add", "Mul"):
             return self._repeated_map(value, axes)
         return self._times(value, self.targets)
 

@@ -33,12 +33,21 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Half:
+    """What a network in half precision has beside itself: the same in float32, and what its cotangents are times."""
+
+    full: "Normalized"
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Normalized:
     """The model in the one form, with the value that is explained and the scores that explain it.
 
     `image` is the first of the model's inputs, [N, *image_shape]; `value` [N, *value_shape] is where gradients are
     taken: the same, or a feature layer or an embedding inside. `straight_through` says that the gradient passes
     quantisations as if they didn't round. `structure` is how the source was built, `tensors` what it held by name.
+    `half` says that the network computes in half precision; its inputs are float32 all the same.
     """
 
     model: ir.Model
@@ -56,6 +65,12 @@ class Normalized:
     straight_through: bool = False
     structure: Sequence[Line] = ()
     tensors: Mapping[str, Known] = field(default_factory=dict)
+    half: Half | None = None
+
+    @property
+    def full(self) -> "Normalized":
+        """The network in float32."""
+        return self if self.half is None else self.half.full
 
     @property
     def inside(self) -> bool:

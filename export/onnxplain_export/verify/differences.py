@@ -12,7 +12,8 @@ DIRECTIONS = 3
 TOLERANCE = 1e-2
 """On directional derivatives by finite differences of float32 scores."""
 TOLERANCE_STRAIGHT_THROUGH = 5e-2
-"""Of a quantised network with its roundings held: equal numbers tie in its max pools, where a difference is a mean."""
+"""Of a quantised network with its roundings held: equal numbers tie in its max pools, where a difference is a mean; and
+of a gradient in half precision, which ties them too."""
 STEP_SIZES = (1e-3, 1e-4, 1e-2, 1e-5, 3e-4, 3e-5, 1e-1, 3e-6, 1e-6)
 """Of the central differences, as shares of the image's own norm, in the order in which they are tried; the best one
 counts. A long step crosses kinks and curvature, a short one drowns in the rounding of the scores."""
@@ -58,7 +59,8 @@ def along_the_gradient(proof: Proof, rounding: Array) -> dict[str, Any]:
     """Directional derivatives along the gradient and along random reweightings of it, of each image that isn't flat."""
     generator = np.random.default_rng(1)
     errors: dict[int, float] = {}
-    tolerance = TOLERANCE_STRAIGHT_THROUGH if proof.normalized.straight_through else TOLERANCE
+    tied = proof.normalized.straight_through or proof.normalized.half is not None
+    tolerance = TOLERANCE_STRAIGHT_THROUGH if tied else TOLERANCE
     for index, gradient in enumerate(_in_own_units(proof)):
         own = [gradient, *(gradient * generator.uniform(0, 2, gradient.shape) for _ in range(DIRECTIONS))]
         if not gradient.any():

@@ -46,13 +46,13 @@ def _features(proof: Proof, at: Layer) -> Array:
     """The layer's values as the plain network computes them."""
     if at.name == proof.normalized.image:
         return proof.feeds[at.name]
-    session = session_of(forward(replace(proof.normalized, value=at.name, value_shape=at.shape)))
+    session = session_of(forward(replace(proof.normalized.full, value=at.name, value_shape=at.shape)))
     return run(session, rows_of(proof.normalized, proof.feeds, EACH), ["explained"])[0]
 
 
 def _proof_at(proof: Proof, at: Layer, features: Array, total: Array) -> Proof:
     """The proof of gradients at the layer, in the network that goes on from there."""
-    behind = onward(replace(proof.normalized, value=at.name, value_shape=at.shape))
+    behind = onward(replace(proof.normalized.full, value=at.name, value_shape=at.shape))
     return replace(
         proof,
         onward={"forward": session_of(forward(behind)), "gradient": session_of(gradient(behind))},

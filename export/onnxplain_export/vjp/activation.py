@@ -17,6 +17,8 @@ def relu(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """d relu(x) = [relu(x) > 0] dx: 0 at 0, as torch does."""
     if only_read_by_max_pools(op, node.outputs[0]):
         return (g,)
+    if op.is_half:  # a mask of one byte
+        return (op.Where(op.Greater(node.outputs[0], 0.0), g, 0.0),)
     return (op.Mul(g, positive(op, node.outputs[0])),)
 
 
@@ -168,6 +170,9 @@ def clip(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     x, low, high = (*node.inputs, None, None)[:3]
     bounds = [_along_low(op, x, low, high, g), _along_high(op, x, low, high, g)]
     if _number(low) == 0.0 and _number(high) == 6.0:
+        if op.is_half:
+            inside = op.And(op.Greater(node.outputs[0], 0.0), op.Less(node.outputs[0], 6.0))
+            return [op.Where(inside, g, 0.0), *bounds]
         # From the output: a mask that reads x would keep onnxruntime from fusing Conv and Clip.
         y = node.outputs[0]
         return [op.Mul(g, op.Mul(positive(op, y), below(op, y, 6.0))), *bounds]
@@ -182,31 +187,57 @@ def only_read_by_max_pools(op: Emitter, y: ir.Value | None) -> bool:
     """Whether y is the output of a ReLU that keeps its derivative, and gradients of it come from MaxPools alone.
 
     They hand the gradient to maxima, so that the mask [y > 0] may as well be put before them, on the fewer numbers
-    that they put out.
+    that they put out. Between them channels may be joined.
     """
     maker = None if y is None else y.producer()
     if y is None or maker is None or maker.op_type != "Relu" or "Relu" in op.changed:
         return False
-    readers = [node for node, _ in y.uses() if any(op.wants(output) for output in node.outputs)]
-    return bool(readers) and all(node.op_type == "MaxPool" for node in readers)
+    readers = _readers(op, y)
+    return bool(readers) and all(node.op_type == "MaxPool" or pooled_parts(op, node.outputs[0]) for node in readers)
+
+
+def pooled_parts(op: Emitter, x: ir.Value | None) -> list[ir.Value]:
+    """What x [N, C, H, W] is joined from along its channels, of known numbers, if only MaxPools read it; else nothing.
+
+    Their rule takes each part by itself.
+    """
+    maker = None if x is None else x.producer()
+    if x is None or maker is None or maker.op_type != "Concat" or attribute(maker, "axis") != 1:
+        return []
+    parts = [part for part in maker.inputs if part is not None]
+    known = all(isinstance((dims(part) or (None, None))[1], int) for part in parts)
+    pooled = known and {node.op_type for node in _readers(op, x)} == {"MaxPool"} and len(dims(x) or ()) == 4
+    return parts if len(parts) > 1 and pooled and not {"Concat", "MaxPool"} & op.changed else []
+
+
+def _readers(op: Emitter, value: ir.Value) -> list[ir.Node]:
+    """The nodes from which gradients of `value` come."""
+    return [node for node, _ in value.uses() if any(op.wants(output) for output in node.outputs)]
 
 
 def positive(op: Emitter, y: ir.Value) -> ir.Value:
     """1 where y > 0, else 0, as one operator that keeps onnxruntime's blocked layout.
 
     Exact for y > 1e-30. The tiny negative beta stands for 0, which OpenVINO reads as HardSigmoid's default of 0.5.
+    In half precision a comparison: the factor overflows.
     """
+    if op.is_half:
+        return op.Cast(op.Greater(y, 0.0), to=int(op.float_type))
     return op.HardSigmoid(y, alpha=1e30, beta=-1e-20)
 
 
 def below(op: Emitter, y: ir.Value, bound: float) -> ir.Value:
-    """1 where y < bound, else 0, for a bound other than 0, as one operator."""
+    """1 where y < bound, else 0, for a bound other than 0, as one operator; in half precision by a comparison."""
+    if op.is_half:
+        return op.Cast(op.Less(y, bound), to=int(op.float_type))
     steepness = 2.0 * _steepness(bound)
     return op.HardSigmoid(y, alpha=-steepness, beta=steepness * bound)
 
 
 def complement(op: Emitter, y: ir.Value | None) -> ir.Value:
     """1 - y for y between 0 and 1, as one operator that keeps onnxruntime's blocked layout, which Sub doesn't."""
+    if op.is_half:
+        return op.Sub(1.0, y)
     return op.HardSigmoid(y, alpha=-1.0, beta=1.0)
 
 
@@ -218,7 +249,14 @@ def affine(
     A depthwise convolution of one tap, into which onnxruntime takes the sum: one pass in its blocked layout.
     """
     node, shape = None if x is None else x.producer(), None if x is None else dims(x)
-    if node is None or node.op_type != "Conv" or shape is None or len(shape) != 4 or not isinstance(shape[1], int):
+    if (
+        op.is_half
+        or node is None
+        or node.op_type != "Conv"
+        or shape is None
+        or len(shape) != 4
+        or not isinstance(shape[1], int)
+    ):
         return None
     weight = op.floats(np.full((shape[1], 1, 1, 1), factor))
     bias = [op.floats(np.full(shape[1], offset))] if offset else []
@@ -268,7 +306,7 @@ def _along_high(op: Emitter, x: Any, low: ir.Value | None, high: ir.Value | None
 def _at_least(op: Emitter, x: ir.Value | None, low: ir.Value) -> ir.Value:
     """1 where x ≥ low, else 0."""
     bound = _number(low)
-    if bound is None:
+    if bound is None or op.is_half:
         return op.Cast(op.GreaterOrEqual(x, low), to=int(op.float_type))
     return op.HardSigmoid(x, alpha=_steepness(bound), beta=1.0 - _steepness(bound) * bound)
 
@@ -276,7 +314,7 @@ def _at_least(op: Emitter, x: ir.Value | None, low: ir.Value) -> ir.Value:
 def _at_most(op: Emitter, x: ir.Value | None, high: ir.Value) -> ir.Value:
     """1 where x ≤ high, else 0."""
     bound = _number(high)
-    if bound is None:
+    if bound is None or op.is_half:
         return op.Cast(op.LessOrEqual(x, high), to=int(op.float_type))
     return op.HardSigmoid(x, alpha=-_steepness(bound), beta=1.0 + _steepness(bound) * bound)
 

@@ -68,7 +68,7 @@ def _conv_adjoint(op: Emitter, node: ir.Node, weight: ir.Value | None, g: ir.Val
     if mirrored is not None:
         flipped = _flipped(op, node, window, group)
         return op.Conv(g, flipped, group=group, **_attributes(window) | {"pads": mirrored})
-    found = _at_stride_two(op, node, window, g, group) if halves(node, window) else None
+    found = _at_stride_two(op, node, window, g, group) if halves(node, window) and not op.is_half else None
     if found is not None:
         return found
     padding = window.remainders(spatial_sizes(node))

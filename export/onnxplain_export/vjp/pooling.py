@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
 from onnxplain_export.emitter import Emitter, attribute, constant_of, ranked_dims
-from onnxplain_export.vjp.activation import only_read_by_max_pools, positive
+from onnxplain_export.vjp.activation import only_read_by_max_pools, pooled_parts, positive
+from onnxplain_export.vjp.overlapping import stays_blocked, through_row_maxima
 from onnxplain_export.vjp.registry import Cotangents, vjp
 from onnxplain_export.vjp.window import Lane, Window, lanes_of, spatial_sizes, window_of
 
@@ -19,24 +20,20 @@ from onnxplain_export.vjp.window import Lane, Window, lanes_of, spatial_sizes, w
 def max_pool(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     """dx = Σ over the windows of dy at the window's first maximum in row-major order, as onnxruntime and torch do.
 
-    One axis at a time: that maximum is the first one along the last axis, in the first row that holds it, and so on
-    upwards. The Indices output isn't used: it costs onnxruntime its fast path.
+    Of joined channels each part by itself: so the gradient is parted where it is smaller, and ReLUs before the join
+    leave their masks to the pool.
     """
-    window, lanes = window_of(node), lanes_of(node)
-    if only_read_by_max_pools(op, node.inputs[0]):  # then that ReLU's rule leaves its mask to us
-        g = op.Mul(g, positive(op, node.outputs[0]))
-    stages: list[Any] = [node.inputs[0]]
-    for lane in reversed(lanes[1:]):
-        stages.append(_max_along(op, stages[-1], lane, window))
-    stages.append(node.outputs[0])
-    channels: Any = ranked_dims(node, node.inputs[0])[1]
-    last = window.rank == 2 and isinstance(channels, int)
-    if last:
-        g, *stages = [op.Transpose(value, perm=[0, 2, 3, 1]) for value in (g, *stages)]
-        lanes = [replace(lane, axis=lane.axis - 1, rest=(*lane.rest, channels)) for lane in lanes]
-    for lane, (y, x) in zip(lanes, pairwise(reversed(stages)), strict=True):
-        g = _spread(op, _claims(op, _taps(op, x, lane), y, g), lane)
-    return (op.Transpose(g, perm=[0, 3, 1, 2]) if last else g,)
+    parts = pooled_parts(op, node.inputs[0])
+    if not parts:
+        return (_at_first_maxima(op, node, g),)
+    shapes = [ranked_dims(node, part) for part in parts]
+    pieces = op.Split(g, op.constant([shape[1] for shape in shapes], np.int64), axis=1, outputs=len(parts))
+    found = []
+    for part, piece in zip(parts, pieces, strict=True):
+        dx = _at_first_maxima(op, _pool_of(op, node, part), piece)
+        dx.shape, dx.type = part.shape, part.type
+        found.append(dx)
+    return (op.Concat(*found, axis=1),)
 
 
 @vjp("AveragePool")
@@ -104,6 +101,41 @@ def col2im(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
         taken = op.Gather(taken, op.constant(taps[:, None] + starts, np.int64), axis=2 + axis)
     order = [0, 1, *range(2, 2 + 2 * rank, 2), *range(3, 3 + 2 * rank, 2)]
     return op.reshape_like(op.Transpose(taken, perm=order), x), None, None
+
+
+def _pool_of(op: Emitter, node: ir.Node, part: ir.Value) -> ir.Node:
+    """The same pool of one part of its input's channels."""
+    y = op.MaxPool(part, **{name: attribute(node, name) for name in node.attributes})
+    rows, _, *sizes = ranked_dims(node, node.outputs[0])
+    y.shape, y.type = ir.Shape([rows, ranked_dims(node, part)[1], *sizes]), node.outputs[0].type
+    maker: Any = y.producer()
+    return maker
+
+
+def _at_first_maxima(op: Emitter, node: ir.Node, g: ir.Value) -> ir.Value:
+    """The gradient of a MaxPool's input.
+
+    One axis at a time: the first maximum in row-major order is the first one along the last axis, in the first row that
+    holds it, and so on upwards. The Indices output isn't used: it costs onnxruntime its fast path.
+    """
+    window, lanes = window_of(node), lanes_of(node)
+    masked = only_read_by_max_pools(op, node.inputs[0])  # then that ReLU's rule leaves its mask to us
+    if masked:
+        g = op.Mul(g, positive(op, node.outputs[0]))
+    if stays_blocked(op, node, window, lanes, masked):
+        return through_row_maxima(op, node, lanes, g)
+    stages: list[Any] = [node.inputs[0]]
+    for lane in reversed(lanes[1:]):
+        stages.append(_max_along(op, stages[-1], lane, window))
+    stages.append(node.outputs[0])
+    channels: Any = ranked_dims(node, node.inputs[0])[1]
+    last = window.rank == 2 and isinstance(channels, int)
+    if last:
+        g, *stages = [op.Transpose(value, perm=[0, 2, 3, 1]) for value in (g, *stages)]
+        lanes = [replace(lane, axis=lane.axis - 1, rest=(*lane.rest, channels)) for lane in lanes]
+    for lane, (y, x) in zip(lanes, pairwise(reversed(stages)), strict=True):
+        g = _spread(op, _claims(op, _taps(op, x, lane), y, g), lane)
+    return op.Transpose(g, perm=[0, 3, 1, 2]) if last else g
 
 
 def _lp_factors(op: Emitter, node: ir.Node) -> tuple[Any, Any]:

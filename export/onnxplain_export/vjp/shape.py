@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
-from onnxplain_export.emitter import Emitter, attribute, constant_of, ranked_dims
+from onnxplain_export.emitter import Dim, Emitter, attribute, constant_of, dims, ranked_dims
 from onnxplain_export.vjp.registry import Cotangents, no_gradient, vjp
 
 no_gradient("Constant", "ConstantOfShape", "EyeLike", "Shape", "Size")
@@ -73,11 +73,21 @@ def concat(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     shapes = [ranked_dims(node, x) for x in node.inputs]
     axis = attribute(node, "axis") % len(shapes[0])
     sizes = [shape[axis] for shape in shapes]
-    if all(isinstance(size, int) for size in sizes):
+    known = all(isinstance(size, int) for size in sizes)
+    if known and _joins(g.producer(), axis, shapes):
+        return tuple(g.producer().inputs)
+    if known:
         lengths = op.constant(sizes, np.int64)
     else:
         lengths = op.Concat(*[op.Shape(x, start=axis, end=axis + 1) for x in node.inputs], axis=0)
     return op.Split(g, lengths, axis=axis, outputs=len(sizes))
+
+
+def _joins(node: ir.Node | None, axis: int, shapes: list[tuple[Dim, ...]]) -> bool:
+    """Whether a rule has just joined pieces of these shapes along the axis."""
+    if node is None or node.op_type != "Concat" or attribute(node, "axis") % len(shapes[0]) != axis:
+        return False
+    return [None if piece is None else dims(piece) for piece in node.inputs] == shapes
 
 
 @vjp("Split", many_outputs=True)
