@@ -165,7 +165,7 @@ class Bundle:
 
     `path` is the folder, or the single file. `left_out` says of methods that were wanted why the network doesn't allow
     them, `detector` on which network the detector of unusual pictures was trained, where there is one. `lineage` stays
-    the same when a bundle is given new weights.
+    the same when a bundle is given new weights. `precision` is what the networks compute in.
     """
 
     path: Path
@@ -188,6 +188,7 @@ class Bundle:
     detector: Mapping[str, Any] | None = None
     single: Single | None = None
     lineage: str = ""
+    precision: str = "float32"
 
     def file_of(self, graph: Graph) -> Path:
         """Where a graph's file is."""

@@ -152,6 +152,7 @@ def _bundle(path: Path, sha256: str, data: dict[str, Any]) -> Bundle:
         detector=data.get("detector"),
         single=_single(data["single"]) if data.get("single") else None,
         lineage=(data.get("refresh") or {}).get("sha256") or sha256,
+        precision=(data.get("arithmetic") or {}).get("precision", "float32"),
     )
     _check_links(bundle)
     return bundle

@@ -208,6 +208,7 @@ def how_made(
         **({} if tolerance is None else {"tolerance": tolerance}),
         "seed": parameters.get("seed"),
         "provider": provider,
+        "precision": bundle.precision,
         "versions": {
             "onnxplain": __version__,
             "onnxruntime": onnxruntime.__version__,

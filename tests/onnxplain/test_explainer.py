@@ -318,6 +318,7 @@ def test_provenance_says_how_a_map_was_made_as_plain_data(explainer, folder, pic
     assert made["method"] == "smoothgrad"
     assert made["parameters"] == {"samples": 3, "noise": 0.15, "seed": 5}
     assert made["seed"] == 5
+    assert made["precision"] == "float32"
     assert set(made["versions"]) == {"onnxplain", "onnxruntime", "numpy", "python"}
 
 

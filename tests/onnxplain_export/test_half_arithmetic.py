@@ -199,6 +199,7 @@ def test_a_bundle_is_proved_and_tells_its_precision(tmp_path: Path) -> None:
     assert told["verification"]["precision"]["cosine"] > 0.99
     assert {"path", "noise", "masked", "layer"} <= set(told["verification"])
     assert {entry["dtype"] for graph in told["graphs"].values() for entry in graph["outputs"]} <= {"float32", "int64"}
+    assert Explainer(bundle).explain(images_of(40)[:1]).provenance["precision"] == "float16"
 
 
 @pytest.mark.parametrize("method", METHODS)
