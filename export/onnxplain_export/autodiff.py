@@ -55,12 +55,14 @@ def pull_back(
     """
     nodes = [node for node in nodes if node.outputs]
     op.active = frozenset(_between(nodes, given, wrt))
-    before, op.changed = op.changed, frozenset(name for name in STANDARD if rules.get(name) is not STANDARD[name])
+    before = op.changed, op.ends
+    op.changed = frozenset(name for name in STANDARD if rules.get(name) is not STANDARD[name])
+    op.ends = frozenset([*given, *wrt])
     cotangents = dict(given)
     for node in reversed(nodes):
         if any(output in cotangents and output in op.active for output in node.outputs):
             _pull_back(op, node, cotangents, rules)
-    op.changed = before
+    op.changed, op.ends = before
     return cotangents
 
 

@@ -116,11 +116,11 @@ class Emitter:
     Operands may be values, arrays, numbers (of the emitter's float type) or lists of integers (int64); attributes go
     by keyword. `outputs=n` returns a tuple of n values. Operator and attribute names are checked against opset 20.
     During a reverse pass `float_type` is that of the node which is differentiated, `active` are the values that the
-    pass goes through, and `changed` the operators whose rule isn't their derivative in it: no other rule may take their
-    part over. `is_half` says that the network computes in half precision, be the node itself in float32: then all is
-    for accelerators, in the plain form. The forms that keep onnxruntime's CPU in its blocked layout (masks by steep
-    ramps, convolutions that change nothing, strides taken apart) cost a GPU passes over memory, and their large factors
-    overflow: inf·0 is NaN.
+    pass goes through, `ends` those whose cotangents are given or asked for, and `changed` the operators whose rule
+    isn't their derivative in it: no other rule may take their part over. `is_half` says that the network computes in
+    half precision, be the node itself in float32: then all is for accelerators, in the plain form. The forms that keep
+    onnxruntime's CPU in its blocked layout (masks by steep ramps, convolutions that change nothing, strides taken
+    apart) cost a GPU passes over memory, and their large factors overflow: inf·0 is NaN.
     """
 
     def __init__(self, graph: ir.Graph, prefix: str, float_type: ir.DataType = ir.DataType.FLOAT) -> None:
@@ -128,6 +128,7 @@ class Emitter:
         self.prefix = prefix
         self.float_type = float_type
         self.active: frozenset[ir.Value] = frozenset()
+        self.ends: frozenset[ir.Value] = frozenset()
         self.pull_back: PullBack | None = None
         self.changed: frozenset[str] = frozenset()
         self.is_half = False

@@ -170,6 +170,41 @@ def test_padding_with_minus_infinity_before_the_pool(layout: str) -> None:
     np.testing.assert_allclose(run(model, numbers, cotangent), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_numbers_hidden_by_minus_infinity_before_the_pool() -> None:
+    model = ir.from_onnx_text(
+        """
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (float[N, 16, 9, 9] x, bool[N, 16, 9, 9] m) => (float[N, 16, 4, 4] y)
+        <float v = {-1}> {
+            h = Where(m, x, v)
+            k = Mul(h, h)
+            y = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(h)
+        }"""
+    )
+    graph = model.graph
+    graph.initializers["v"].const_value = ir.tensor(np.float32(-np.inf), name="v")
+    ir.passes.common.ShapeInferencePass()(model)
+    u = ir.val("u", dtype=ir.DataType.FLOAT, shape=graph.outputs[0].shape)
+    differentiate(graph, graph.outputs[0], [graph.inputs[0]], u)
+    assert "Equal" in operators(model)
+
+
+@pytest.mark.parametrize("pads", PADS, ids=str)
+def test_convolutions_may_round(pads: tuple[int, ...]) -> None:
+    """As on a GPU with TF32: what they read has ten bits then; the order of the numbers here needs no more."""
+    rng = np.random.default_rng(8)
+    levels = np.stack([rng.permutation(9 * 12) for _ in range(32)]).reshape(2, 16, 9, 12)
+    x = 1 + 0.008 * levels + rng.uniform(0, 0.003, levels.shape)
+    u, expected = in_torch(x, pads)
+    model = gradient_of((9, 12), f"pads = {list(pads)}", kind="float")
+    for node in [node for node in model.graph if node.op_type == "Conv"]:
+        half = ir.node("Cast", [node.inputs[0]], {"to": int(ir.DataType.FLOAT16)})
+        wide = ir.node("Cast", half.outputs, {"to": int(ir.DataType.FLOAT)})
+        model.graph.insert_before(node, [half, wide])
+        node.replace_input_with(0, wide.outputs[0])
+    np.testing.assert_allclose(run(model, x, u), expected, rtol=1e-2, atol=1e-2)
+
+
 def test_half_precision_keeps_the_general_form() -> None:
     assert "Equal" in operators(gradient_of((9, 9), kind="float16"))
 
@@ -228,8 +263,12 @@ POOL = "MaxPool<kernel_shape = [3, 3], strides = [2, 2]>"
 BODIES: dict[str, tuple[str, Any]] = {
     "one pool": (f"y = {POOL}(j)", lambda j: F.max_pool2d(j, 3, 2)),
     "two pools": (
-        f"p = {POOL}(j) q = MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [0, 0, 1, 1]>(j) y = Sub(p, q)",
-        lambda j: F.max_pool2d(j, 3, 2) - F.max_pool2d(F.pad(j, (0, 1, 0, 1)), 3, 2)[..., :4, :4],
+        f"p = {POOL}(j) q = MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 0, 0]>(j) y = Sub(p, q)",
+        lambda j: F.max_pool2d(j, 3, 2) - F.max_pool2d(F.pad(j, (1, 0, 1, 0)), 3, 2),
+    ),
+    "a part that is no ReLU": (
+        f"t = Neg(b) k = Concat<axis = 1>(a, t) y = {POOL}(k)",
+        lambda j: F.max_pool2d(torch.cat([j[:, :16], -j[:, 16:]], 1), 3, 2),
     ),
     "another reader": (
         f"p = {POOL}(j) m = GlobalAveragePool(j) y = Mul(p, m)",
@@ -261,3 +300,34 @@ def test_the_gradient_is_parted_behind_the_pool_and_so_are_the_masks() -> None:
     assert split.inputs[0] is model.graph.inputs[1]
     reads = {value.name for node in model.graph if node.op_type == "HardSigmoid" for value in node.inputs if value}
     assert not reads & {"a", "b"}
+
+
+@pytest.mark.parametrize(("at", "pooled"), [("j", "j"), ("a", "j"), ("a", "a")])
+def test_gradients_at_what_pools_read_are_whole(at: str, pooled: str) -> None:
+    """The masks of ReLUs may be left to pools only where nobody looks in between."""
+    model = ir.from_onnx_text(JOINED.replace("BODY", f"y = {POOL}({pooled})"))
+    graph = model.graph
+    graph.outputs[0].shape = None
+    ir.passes.common.ShapeInferencePass()(model)
+    y = graph.outputs[0]
+    wrt = next(value for node in graph for value in node.outputs if value.name == at)
+    u = ir.val("u", dtype=y.dtype, shape=y.shape)
+    graph.inputs.append(u)
+    (found,) = differentiate(graph, y, [wrt], u)
+    found.dtype, found.shape = wrt.dtype, wrt.shape
+    graph.outputs[:] = [found]
+    ir.passes.common.RemoveUnusedNodesPass()(model)
+    rng = np.random.default_rng(9)
+    x = rng.integers(-2, 1, (2, 16, 9, 9)).astype(np.float64)  # many windows without anything above 0
+    values = {"a": torch.relu(torch.tensor(x)).requires_grad_()}
+    values["j"] = torch.cat([values["a"], torch.relu(-torch.tensor(x))], 1)
+    pools = F.max_pool2d(values[pooled], 3, 2)
+    cotangent = rng.standard_normal(tuple(pools.shape))
+    (expected,) = torch.autograd.grad(pools, values[at], torch.tensor(cotangent))
+    (got,) = ReferenceEvaluator(ir.to_proto(model), new_ops=KERNELS).run(None, {"x": x, "u": cotangent})
+    np.testing.assert_allclose(got, expected.numpy(), atol=1e-12)
+
+
+def test_a_relu_keeps_its_mask_where_max_pools_have_another_rule() -> None:
+    other = gradient_of((9, 9), kind="float", MaxPool=STANDARD["AveragePool"])
+    assert operators(other)["HardSigmoid"] == 1

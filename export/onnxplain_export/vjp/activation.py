@@ -187,10 +187,10 @@ def only_read_by_max_pools(op: Emitter, y: ir.Value | None) -> bool:
     """Whether y is the output of a ReLU that keeps its derivative, and gradients of it come from MaxPools alone.
 
     They hand the gradient to maxima, so that the mask [y > 0] may as well be put before them, on the fewer numbers
-    that they put out. Between them channels may be joined.
+    that they put out; not where the gradient of y itself is asked for. Between them channels may be joined.
     """
     maker = None if y is None else y.producer()
-    if y is None or maker is None or maker.op_type != "Relu" or "Relu" in op.changed:
+    if y is None or maker is None or maker.op_type != "Relu" or {"Relu", "MaxPool"} & op.changed or y in op.ends:
         return False
     readers = _readers(op, y)
     return bool(readers) and all(node.op_type == "MaxPool" or pooled_parts(op, node.outputs[0]) for node in readers)
@@ -199,10 +199,10 @@ def only_read_by_max_pools(op: Emitter, y: ir.Value | None) -> bool:
 def pooled_parts(op: Emitter, x: ir.Value | None) -> list[ir.Value]:
     """What x [N, C, H, W] is joined from along its channels, of known numbers, if only MaxPools read it; else nothing.
 
-    Their rule takes each part by itself.
+    Their rule takes each part by itself. Nothing, too, where the gradient of x itself is asked for.
     """
     maker = None if x is None else x.producer()
-    if x is None or maker is None or maker.op_type != "Concat" or attribute(maker, "axis") != 1:
+    if x is None or maker is None or maker.op_type != "Concat" or attribute(maker, "axis") != 1 or x in op.ends:
         return []
     parts = [part for part in maker.inputs if part is not None]
     known = all(isinstance((dims(part) or (None, None))[1], int) for part in parts)

@@ -4,7 +4,8 @@ Slice, Pad, Equal and Sub leave that layout, and the first two run on one thread
 what the windows read there, and with the maximum added and a steep HardSigmoid it is one operator that says whether
 it is less. The even and odd rows and columns of the gradient are computed apart; in the end they interleave.
 
-Numbers must be finite, and equal or more than 1e-30 apart.
+Numbers must be finite, and equal or more than 1e-30 apart. What is compared has all come through a convolution, so that
+one which rounds (to TF32, to bfloat16) rounds either side alike: numbers that become equal then count as equal.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain_export.emitter import Emitter, constant_of, ranked_dims
+from onnxplain_export.emitter import Emitter, is_constant, ranked_dims
+from onnxplain_export.origins import known
 from onnxplain_export.vjp.activation import positive
 from onnxplain_export.vjp.phases import FIRST, LAST
 from onnxplain_export.vjp.window import Lane, Window
@@ -22,8 +24,8 @@ from onnxplain_export.vjp.window import Lane, Window
 BLOCK = 16
 """Channels that lie together in the layout; pools of other numbers of channels leave it."""
 
-MOVING = frozenset({"Concat", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
-"""Operators behind which the numbers are those before them."""
+FINITE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "Sigmoid", "Tanh", "Softmax"})
+"""Operators behind which an infinity before them isn't to be expected, unless the network itself overflows."""
 
 Pair = tuple[int, int]
 """One number for rows and one for columns."""
@@ -55,7 +57,9 @@ def through_row_maxima(op: Emitter, node: ir.Node, lanes: Sequence[Lane], g: ir.
     """
     channels: Any = ranked_dims(node, node.inputs[0])[1]
     pool = _Pool(op, node.inputs[0], channels, _framed(lanes[0]), _framed(lanes[1]))
-    y, g = (pool.framed(value, lanes) for value in (node.outputs[0], g))
+    added = [framed.count - lane.count for framed, lane in zip((pool.rows, pool.columns), lanes, strict=True)]
+    y: ir.Value = pool.framed(node.outputs[0], added)
+    g = pool.framed(g, added) if any(added) else g
     best = pool.row_maxima()
     first, rest = pool.divided(g, y, pool.tap(best, (0, 0), (2, 1), [1, 0, 0, 0], factor=-1.0))
     *middle, last = pool.claims(rest, y, 1, 3)
@@ -63,18 +67,25 @@ def through_row_maxima(op: Emitter, node: ir.Node, lanes: Sequence[Lane], g: ir.
 
 
 def _reads_infinities(x: ir.Value | None) -> bool:
-    """Whether x is padded with minus infinity, as some do in place of a pool's own padding, or with who knows what.
+    """Whether an infinite constant may get into x, as that which some pad or mask with, or who knows what.
 
     0·∞ is no number, and a convolution of one tap has zeros around it.
     """
-    node = None if x is None else x.producer()
-    if node is None or node.op_type not in MOVING:
-        return False
-    if node.op_type == "Pad" and len(node.inputs) > 2 and node.inputs[2] is not None:
-        content = constant_of(node.inputs[2])
-        if content is None or not np.isfinite(content).all():
+    waiting, seen = [x], set[ir.Value]()
+    while waiting:
+        value = waiting.pop()
+        if value is None or value in seen:
+            continue
+        seen.add(value)
+        constant, node = known(value), value.producer()
+        if constant is not None and constant.content.dtype.kind == "f" and not np.isfinite(constant.content).all():
             return True
-    return any(_reads_infinities(value) for value in node.inputs)
+        if node is None or node.op_type in FINITE:
+            continue
+        if node.op_type == "Pad" and len(node.inputs) > 2 and node.inputs[2] and not is_constant(node.inputs[2]):
+            return True
+        waiting += node.inputs
+    return False
 
 
 @dataclass(frozen=True)
@@ -96,10 +107,9 @@ class _Pool:
         options = {"group": self.channels, "kernel_shape": kernel, "strides": strides, "pads": pads}
         return self.op.Conv(x, self.op.floats(weight), **options)
 
-    def framed(self, value: ir.Value, lanes: Sequence[Lane]) -> ir.Value:
-        """One number for each window, with zeros for those that were added."""
-        added = [lane.count - before.count for lane, before in zip((self.rows, self.columns), lanes, strict=True)]
-        return self.tap(value, (0, 0), (1, 1), [*added, 0, 0]) if any(added) else value
+    def framed(self, value: Any, added: Sequence[int]) -> ir.Value:
+        """One number for each window, with zeros for so many rows and columns of them that were added."""
+        return self.tap(value, (0, 0), (1, 1), [*added, 0, 0])
 
     def minus_tap(self, row: int, column: int) -> ir.Value:
         """−x where the windows' taps of this row and column read it."""
@@ -113,7 +123,8 @@ class _Pool:
         if (at, kernel, begin, end) != (0, 1, 0, 0):
             x, stride = self.tap(x, (at, 0), (kernel, 1), [begin, 0, end, 0], (2, 1)), 1
         pads = [0, lane.begin, 0, max(lane.needed - lane.begin - lane.size, 0)]
-        return self.op.MaxPool(x, kernel_shape=[1, 3], strides=[stride, 2], pads=pads)
+        best = self.op.MaxPool(x, kernel_shape=[1, 3], strides=[stride, 2], pads=pads)
+        return self.framed(best, (0, 0))
 
     def divided(self, g: ir.Value, maximum: ir.Value, minus: ir.Value) -> tuple[ir.Value, ir.Value]:
         """`g` where a number, of which `minus` the negative is given, is the maximum, and `g` elsewhere."""
