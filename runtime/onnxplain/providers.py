@@ -68,7 +68,10 @@ def place_of(providers: Sequence[Provider]) -> Place | None:
     first = name_of(providers[0]) if providers else CPU
     if first not in RESIDENT:
         return None
-    return Place(first, RESIDENT[first], int(options_of(providers[0]).get("device_id", 0)))
+    number = options_of(providers[0]).get("device_id", 0)
+    if not str(number).isdecimal():
+        raise DeviceError(f"device_id={number!r} must be the number of a device")
+    return Place(first, RESIDENT[first], int(number))
 
 
 def choose(device: str = "auto", providers: Sequence[Provider] | None = None) -> list[Provider]:

@@ -124,7 +124,8 @@ class Resident:
     def _sum(self, total: Any, part: Any) -> Any:
         try:
             session = adding(self._place, part.element_type())
-            return bound_run(session, self._place, {"total": total, "part": part}, ["sum"])[0]
+            options = self._sessions.run_options()
+            return bound_run(session, self._place, {"total": total, "part": part}, ["sum"], options)[0]
         except Exception as error:  # as above
             if not ran_out(error):
                 raise ModelError(f"adding up failed: {str(error).splitlines()[0]}") from error
@@ -154,7 +155,9 @@ def bound_run(
     for name in outputs:
         binding.bind_output(name, place.device, place.number)
     session.run_with_iobinding(binding, options)
-    return list(binding.get_outputs())
+    found = list(binding.get_outputs())
+    binding.clear_binding_inputs()  # outputs keep the binding, which would keep what was fed
+    return found
 
 
 @functools.cache

@@ -84,13 +84,13 @@ class Sessions:
         session = self._session(graph)
         self._turn_to(graph)
         try:
-            return run(session, self._options())
+            return run(session, self.run_options())
         except Exception as error:  # onnxruntime's exceptions have no common base; KeyboardInterrupt passes
             if ran_out(error):
                 raise MemoryRanOutError(f"memory ran out in a run of {graph.file}") from error
             raise ModelError(f"the graph {graph.file} failed: {str(error).splitlines()[0]}") from error
 
-    def _options(self) -> Any:
+    def run_options(self) -> Any:
         """How runs on an accelerator keep to a bound on memory: each gives back what it took, another graph may follow.
 
         On a CPU all sessions share an arena, which `begin` and `_turn_to` shrink.
@@ -214,7 +214,9 @@ def shrinking(place: Place) -> Any:
     session = onnxruntime.InferenceSession(NOTHING, session_options(1), providers=place.providers)
     try:
         session.run(None, {"x": np.zeros(1, np.float32)}, options)
-    except Exception:  # it knows no such arena; then what runs took stays with their sessions
+    except Exception as error:  # it knows no such arena; then what runs took stays with their sessions
+        if ran_out(error):
+            raise
         return None
     return options
 

@@ -106,6 +106,11 @@ def test_arrays_stay_on_the_device_that_was_asked_for(first, place):
     assert place_of([CPU, CUDA]) is None
 
 
+def test_a_device_without_a_number_is_refused():
+    with pytest.raises(DeviceError, match="device_id='first' must be the number of a device"):
+        place_of([(CUDA, {"device_id": "first"}), CPU])
+
+
 def test_what_works_beside_the_graphs_does_so_on_the_same_device():
     place = Place(CUDA, "cuda", 2)
     assert place.providers == [(CUDA, {**CUDA_OPTIONS, "device_id": "2"}), CPU]

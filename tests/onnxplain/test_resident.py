@@ -270,12 +270,25 @@ def test_under_a_bound_each_run_gives_back_what_it_took(pair, rows, monkeypatch,
     given, run = [], bound_run
 
     def watched(session, place, inputs, outputs, options=None):
-        given.extend([options] if "image" in inputs else [])
+        given.append(options)
         return run(session, place, inputs, outputs, options)
 
     monkeypatch.setattr(resident, "bound_run", watched)
-    pair()[1].explain(rows, "smoothgrad", memory=memory)
+    pair()[1].explain(rows, "smoothgrad", memory=memory)  # what is added up, too
     assert set(given) == {None if memory is None else shrinking(HERE)}
+
+
+def test_want_of_memory_does_not_pass_for_an_arena_that_is_unknown(monkeypatch):
+    class Full:
+        def __init__(self, *_, **__):
+            pass
+
+        def run(self, *_):
+            raise RuntimeError(OUT_OF_MEMORY)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Full)
+    with pytest.raises(RuntimeError, match="Failed to allocate"):
+        shrinking(Place(CPU, "cpu", 7))
 
 
 def test_a_device_whose_arena_is_unknown_is_not_told_to_shrink_it():
