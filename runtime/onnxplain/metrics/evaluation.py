@@ -306,7 +306,7 @@ def _chosen_parameters(
 
 
 def _made(result: Result) -> dict[str, Any]:
-    return {key: result.provenance[key] for key in ("parameters", "explains", "provider", "versions")}
+    return {key: result.made[key] for key in ("parameters", "explains", "provider", "versions")}
 
 
 def _plain(value: Any) -> Any:

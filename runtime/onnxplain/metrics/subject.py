@@ -179,7 +179,7 @@ def subjects_of(
         raise ParameterError(f"metrics are about scores of classes [N, classes]; {bundle.scores.name} has none")
     many = result.targets.ndim == 2
     targets = result.targets if many else result.targets[:, None]
-    explains = result.provenance["explains"]
+    explains = result.made["explains"]
     first = Subject(
         names=tuple(image.name for image in result.images),
         rows=stack(result.images, bundle.image),
@@ -219,7 +219,7 @@ def _own(explain: Callable[[Rows, Any], Any]) -> Again:
 
 def _again(explainer: Explainer, result: Result, memory: float | str | None) -> Again:
     """The method of a result, with its parameters, for other rows of the same images."""
-    score = result.provenance["explains"] if explainer.takes_score(result.method) else None
+    score = result.made["explains"] if explainer.takes_score(result.method) else None
 
     def again(rows: Rows, numbers: Numbers, targets: Numbers) -> NDArray[np.float32]:
         given = _with_others(explainer.bundle, result.images, rows, numbers)
