@@ -215,12 +215,12 @@ class _Lacking:
     def __init__(self, session: Any, lacks: Callable[[int], bool]) -> None:
         self._session, self._lacks = session, lacks
 
-    def run(self, outputs: Any, feeds: Any) -> Any:
+    def run(self, outputs: Any, feeds: Any, options: Any = None) -> Any:
         rows = max(value.shape[0] for value in feeds.values() if value.ndim)
         rows *= feeds["steps"].shape[1] if "steps" in feeds else 1
         if rows > 1 and self._lacks(rows):
             raise RuntimeError(NO_MEMORY)
-        return self._session.run(outputs, feeds)
+        return self._session.run(outputs, feeds, options)
 
 
 def lack_memory(plan: Plan, folder: Path, tally: Tally, every: int = 1) -> None:

@@ -50,9 +50,10 @@ class Explainer:
     this version, DeviceError where the device isn't there.
 
     `cache=True`, or ONNXPLAIN_CACHE=1, keeps graphs in that folder, too, as onnxruntime has made them ready: later
-    processes open them sooner and in less memory, and their maps are the same. Each takes one to two times the weights,
-    all together 4 GB unless a size is given in place of True ("10GB"); those that weren't used for longest go. It holds
-    on Linux, for the CPU and for bundles that are verified, and altered weights are then an error of the first run.
+    processes open them sooner and in less memory, and their maps are the same. Each takes up to twice the network's
+    weights in float32, all together 4 GB unless a size is given in place of True ("10GB"); other bundles' that weren't
+    used for longest go, and what finds no room beside the same bundle's isn't kept. It holds on Linux, for the CPU, in
+    a folder that is this user's alone, for verified bundles, whose altered weights are an error of the first run then.
     """
 
     def __init__(

@@ -2,7 +2,8 @@
 
 Most of the time that a session takes to open goes into weights: folding, reordering into the layout of this processor's
 kernels. A copy holds what comes of it, and its weights are mapped from the file instead of being read. As it holds the
-weights once more (of a gradient graph: twice), it is made only where that is asked for.
+weights once more (of a gradient graph: twice), it is made only where that is asked for. Copies are taken from folders
+alone that nobody but this user can have written to: what says that they are whole lies beside them.
 """
 
 import contextlib
@@ -12,6 +13,8 @@ import json
 import logging
 import os
 import shutil
+import stat
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -26,12 +29,13 @@ from onnxplain.errors import BundleError, ParameterError
 from onnxplain.planner import parse_memory
 from onnxplain.providers import CPU
 from onnxplain.runtime import onnxruntime
+from onnxplain.version import __version__
 
 VARIABLE = "ONNXPLAIN_CACHE"
 """The environment variable that asks for copies where Explainer's `cache` isn't given: 1, 0, or the most they take."""
 USUAL_SIZE = "4GB"
-SHARE = 4
-"""A network's weights take no more than this part of what all copies may: they would push each other out."""
+GROWTH = 4
+"""A copy takes up to so many times the bundle's weights: folded weights twice, and those kept in float16 twice that."""
 GRAPH, WEIGHTS, RECORD = "graph.onnx", "weights.data", "record.json"
 INSIDE = "1024"
 """Bytes from which onnxruntime leaves a tensor out of the graph's file."""
@@ -49,10 +53,11 @@ def allowed_bytes(cache: bool | str | None) -> int:
     """The most that all copies together may take, in bytes; 0 where none are wanted."""
     if cache is None:
         cache = os.environ.get(VARIABLE, "").strip() or "0"
-    if cache in (False, "0"):
+    given = str(cache).lower()
+    if given in ("false", "0"):
         return 0
     try:
-        return parse_memory(USUAL_SIZE if cache in (True, "1") else str(cache))
+        return parse_memory(USUAL_SIZE if given in ("true", "1") else str(cache))
     except ParameterError:
         raise ParameterError(f"cache={cache!r} (or {VARIABLE}) must be True, False or a size such as 4GB") from None
 
@@ -89,87 +94,168 @@ class ReadyGraphs:
         key = self._key(graph)
         if key is None:
             return None
-        place = self._folder / hashlib.sha256(key.encode()).hexdigest()[:32]
+        place = self._place(key)
         found = _opened(place, key, options())
-        if found is None:
+        if found is None and not os.path.lexists(place) and self._fits(graph):
             self.check()
             self._make(graph, place, key, options())
             found = _opened(place, key, options())
-            self._evict()
         return found
 
     def _key(self, graph: Graph) -> str | None:
-        """All that a copy depends on; None where some of it isn't known, or the weights are too large."""
+        """All that a copy depends on; None where some of it isn't known."""
         processor, weights = _processor(), self._bundle.weights
         if self._bundle.single is not None or weights is None or not (processor and weights[1] and graph.sha256):
             return None
-        with contextlib.suppress(OSError):
-            if (self._bundle.path / weights[0]).stat().st_size * SHARE <= self._most:
-                runtime = f"{onnxruntime.__version__} {onnxruntime.get_build_info()}"
-                return json.dumps([graph.sha256, weights[1], runtime, processor])
-        return None
+        runtime = f"{onnxruntime.__version__} {onnxruntime.get_build_info()}"
+        return json.dumps([graph.sha256, weights[1], __version__, runtime, processor])
+
+    def _place(self, key: str) -> Path:
+        return self._folder / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+    def _places(self) -> set[Path]:
+        """Where the copies of this bundle's graphs are, or would be."""
+        return {self._place(key) for graph in self._bundle.graphs.values() if (key := self._key(graph))}
+
+    def _fits(self, graph: Graph) -> bool:
+        """Whether there is room for a copy beside this bundle's others: they would push each other out, ever again."""
+        taken = sum(map(_size, self._places()))
+        weights = self._bundle.weights
+        try:
+            wanted = GROWTH * (self._bundle.path / weights[0]).stat().st_size if weights else 0
+        except OSError:  # whoever opens the graph says why
+            return False
+        if taken + wanted > self._most:
+            text = "no copy of %s is kept: it may take %d bytes, this bundle's others take %d, and %d are allowed"
+            logging.getLogger(__name__).info(text, graph.file, wanted, taken, self._most)
+        return taken + wanted <= self._most
 
     def _make(self, graph: Graph, place: Path, key: str, options: Any) -> None:
-        """Writes a graph's copy, whole or not at all."""
+        """Writes a graph's copy, whole or not at all; BundleError where the files that it was made of were altered."""
         unfinished = self._folder / f".{uuid.uuid4().hex}"
         options.optimized_model_filepath = str(unfinished / GRAPH)
         entry = "session.optimized_model_external_initializers_"
         options.add_session_config_entry(f"{entry}file_name", WEIGHTS)
         options.add_session_config_entry(f"{entry}min_size_in_bytes", INSIDE)
         try:
-            unfinished.mkdir(mode=0o700, parents=True)
+            for folder in (self._folder.parent, self._folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_foreign(self._folder)
+            unfinished.mkdir(mode=0o700)
             onnxruntime.InferenceSession(str(self._bundle.file_of(graph)), options, providers=[CPU])
-            refuse_replaced(self._bundle)
-            record = {"key": key, "graph": sha256_of(unfinished / GRAPH), "weights": _hashes(unfinished / WEIGHTS)}
+            self._refuse_altered(graph)
+            record = {"key": key, **{name: _hashes(unfinished / name) for name in (GRAPH, WEIGHTS)}}
             (unfinished / RECORD).write_text(json.dumps(record), "utf-8")
+            for file in unfinished.iterdir():
+                file.chmod(0o600)
             unfinished.rename(place)
+            self._evict()
+        except BundleError:
+            raise
         except Exception as error:  # onnxruntime's have no common base; that another process was first is one of them
             logging.getLogger(__name__).info("no copy of %s is kept: %s", graph.file, error)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
+    def _refuse_altered(self, graph: Graph) -> None:
+        """BundleError where a session may not be what the description says, since a file isn't any more."""
+        file = self._bundle.file_of(graph)
+        try:
+            if sha256_of(file) != graph.sha256:
+                raise BundleError(f"{file} was altered since it was opened (its SHA-256 differs); export it again")
+            check_weights(self._bundle)
+        finally:
+            refuse_replaced(self._bundle)
+
     def _evict(self) -> None:
-        """Removes what was unused for longest until the rest keeps to the bound, and what was never finished."""
-        entries = []
+        """Removes what was unused for longest until the rest keeps to the bound, and what was never finished.
+
+        This bundle's own copies are the last to go, as they find room beside each other.
+        """
+        entries, own = [], self._places()
         with contextlib.suppress(OSError):
             for entry in self._folder.iterdir():
                 file = entry if entry.name.startswith(".") else entry / RECORD
                 with contextlib.suppress(OSError):
-                    entries.append((file.stat().st_mtime, entry))
+                    entries.append((entry in own, file.stat().st_mtime, entry))
         total = 0
-        for used, entry in sorted(entries, reverse=True):
+        for _, used, entry in sorted(entries, reverse=True):
             if entry.name.startswith("."):
                 if time.time() - used > ABANDONED:
                     shutil.rmtree(entry, ignore_errors=True)
                 continue
-            with contextlib.suppress(OSError):
-                total += sum(file.stat().st_size for file in entry.iterdir())
+            total += _size(entry)
             if total > self._most:
                 _remove(entry)
 
 
+class _DamagedError(Exception):
+    """A copy isn't what was written."""
+
+
 def _opened(place: Path, key: str, options: Any) -> Any | None:
     """A session on a copy that is as it was written, to the last byte; one that isn't is removed."""
-    if not place.is_dir():
-        return None
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        record = json.loads((place / RECORD).read_text("utf-8"))
-        if record["key"] != key or sha256_of(place / GRAPH) != record["graph"]:
-            raise ValueError("its graph isn't the one that was written")
-        # The graph is whole, so that a session can be made of it; whether its numbers are is found out meanwhile.
-        with ThreadPoolExecutor(1) as beside:
-            hashes = beside.submit(_hashes, place / WEIGHTS)
-            session = onnxruntime.InferenceSession(str(place / GRAPH), options, providers=[CPU])
-            if hashes.result() != record["weights"]:
-                raise ValueError("its weights aren't those that were written")
-    except Exception as error:  # damage shows in many ways; the graph itself is opened then
-        logging.getLogger(__name__).info("the copy %s is unusable: %s", place, error)
+        _refuse_foreign(place.parent, place, *place.iterdir())
+        session = _session(place, key, options)
+    except FileNotFoundError:  # there is none, or another process has just removed it
+        return None
+    except _DamagedError as error:
+        logging.getLogger(__name__).info("the copy %s is removed: %s", place, error)
         _remove(place)
+        return None
+    except Exception as error:  # what may be no fault of the copy's, as a lack of memory: the graph is opened itself
+        logging.getLogger(__name__).info("the copy %s can't be used now: %s", place, error)
         return None
     with contextlib.suppress(OSError):
         os.utime(place / RECORD)  # when it was used
     return session
+
+
+def _session(place: Path, key: str, options: Any) -> Any:
+    """A session on a copy; _DamagedError where it isn't what was written, another where it can't be opened."""
+    record = _record(place / RECORD)
+    if record.get("key") != key or _hashes(place / GRAPH) != record.get(GRAPH):
+        raise _DamagedError("its graph isn't the one that was written")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # The graph is whole, so that a session can be made of it; whether its numbers are is found out meanwhile.
+    with ThreadPoolExecutor(1) as beside:
+        opening = beside.submit(onnxruntime.InferenceSession, str(place / GRAPH), options, providers=[CPU])
+        if _hashes(place / WEIGHTS) != record.get(WEIGHTS):
+            raise _DamagedError("its weights aren't those that were written")
+        return opening.result()
+
+
+def _record(file: Path) -> dict[str, Any]:
+    """What was noted of a copy when it was written."""
+    try:
+        return dict(json.loads(file.read_bytes() if file.exists() else b""))
+    except (ValueError, TypeError) as error:
+        raise _DamagedError(f"its record can't be read: {error}") from None
+
+
+def _refuse_foreign(folder: Path, *entries: Path) -> None:
+    """PermissionError unless the folder of all copies, and all of one, are this user's, for nobody else to write.
+
+    So are they made. Whoever owned the folder around them could put others in their place.
+    """
+    if sys.platform == "win32":  # a user's cache folder is closed to others there
+        return
+    around = folder.parent.stat()  # it may be a link, and writable to its group: that is some systems' default
+    if around.st_uid != os.geteuid() or around.st_mode & stat.S_IWOTH:
+        raise PermissionError(f"{folder.parent} isn't this user's alone")
+    for path in (folder, *entries):
+        found = path.lstat()
+        real = stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)
+        if not real or found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PermissionError(f"{path} isn't this user's alone")
+
+
+def _size(place: Path) -> int:
+    """The bytes of a copy's files, as far as they are told."""
+    with contextlib.suppress(OSError):
+        return sum(file.stat().st_size for file in place.iterdir())
+    return 0
 
 
 def _hashes(file: Path) -> list[str]:
@@ -180,11 +266,12 @@ def _hashes(file: Path) -> list[str]:
 
 
 def _hash(file: Path, start: int) -> str:
-    found, buffer = hashlib.sha256(), memoryview(bytearray(PIECE))
+    found, buffer, left = hashlib.sha256(), memoryview(bytearray(PIECE)), BLOCK
     with file.open("rb", buffering=0) as stream:
         stream.seek(start)
-        for _ in range(0, BLOCK, PIECE):
-            found.update(buffer[: stream.readinto(buffer)])
+        while left and (read := stream.readinto(buffer[:left])):  # less than was asked for, of some file systems
+            found.update(buffer[:read])
+            left -= read
     return found.hexdigest()
 
 
