@@ -17,6 +17,7 @@ from onnxplain.errors import ModelError
 from onnxplain_export.emitter import OPSET, attribute, captured, dims, static_dims, subgraphs
 from onnxplain_export.half_forms import use_half_forms
 from onnxplain_export.half_range import cotangent_scale
+from onnxplain_export.half_statistics import of_statistics
 from onnxplain_export.normalize import Normalized
 from onnxplain_export.normalize.normalized import Half
 from onnxplain_export.normalize.shapes import infer_shapes
@@ -50,7 +51,8 @@ MOVING = frozenset(
 IN_HALF = PRODUCTS | POINTWISE | MEANS | MOVING
 """All else stays in float32, between Casts:
 
-- normalisations, sums and means by Reduce operators: onnxruntime's divide afterwards, and 256² is out of range;
+- normalisations, whole or in parts (`half_statistics`), and sums and means by Reduce operators: onnxruntime's divide
+  afterwards, and 256² is out of range;
 - softmax and exponentials, powers, roots, logarithms and quotients: steep where they are small;
 - maxima, whose derivative asks which number equals the largest: onnxruntime's CPU has few half kernels, computes chains
   in float32 and rounds the one side and not the other (measured: max pools lost their gradient);
@@ -92,7 +94,12 @@ class _Conversion:
     def convert(self) -> None:
         """Retypes the results of the nodes that are to be in half precision, and casts what nodes read otherwise."""
         moved = _of_inputs(self.graph)
-        chosen = {node for node in self.graph if _fits(node) and any(value in moved for value in node.inputs)}
+        apart = of_statistics(self.graph, moved, PRODUCTS)
+        chosen = {
+            node
+            for node in self.graph
+            if node not in apart and _fits(node) and any(value in moved for value in node.inputs)
+        }
         for node in chosen:
             for output in node.outputs:
                 if output.dtype == FLOAT:

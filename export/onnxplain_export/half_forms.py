@@ -4,11 +4,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain_export.emitter import Emitter, attribute, constant_of, dims
+from onnxplain_export.half_statistics import normalizes
 
 
 def use_half_forms(graph: ir.Graph) -> None:
-    """Means over all places become average pools, which divide before they leave float32; constant normalisations
-    become products and sums."""
+    """Means over all places of maps become average pools, which divide before they leave float32; constant
+    normalisations become products and sums."""
     op = Emitter(graph, "half")
     for node in list(graph):
         result = None
@@ -22,16 +23,18 @@ def use_half_forms(graph: ir.Graph) -> None:
 
 
 def _pooled(op: Emitter, node: ir.Node) -> ir.Value | None:
-    """The mean of a squeeze-and-excitation gate; None for one over other axes than all behind the channels."""
-    x = node.inputs[0]
-    rank, axes = len((x and dims(x)) or ()), constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
-    if x is None or axes is None or rank < 3 or sorted(int(axis) % rank for axis in axes) != list(range(2, rank)):
+    """The mean over the places of feature maps [N, C, H, W], as in squeeze-and-excitation gates; None for others, and
+    for those of normalisations, which need float32's range."""
+    x, axes = node.inputs[0], constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if x is None or axes is None or len(dims(x) or ()) != 4 or sorted(int(axis) % 4 for axis in axes) != [2, 3]:
+        return None
+    if normalizes(node):
         return None
     pooled: ir.Value = op.GlobalAveragePool(x)
     if attribute(node, "keepdims", 1):
         return pooled
-    pooled.type, pooled.shape = x.type, ir.Shape([*list(x.shape or ())[:2], *[1] * (rank - 2)])
-    squeezed: ir.Value = op.Squeeze(pooled, list(range(2, rank)))
+    pooled.type, pooled.shape = x.type, ir.Shape([*list(x.shape or ())[:2], 1, 1])
+    squeezed: ir.Value = op.Squeeze(pooled, [2, 3])
     return squeezed
 
 

@@ -20,12 +20,15 @@ import small_models
 from onnxplain import Explainer
 from onnxplain.errors import BundleError, ModelError, ParameterError, VerificationError
 from onnxplain_export import export, refresh
+from onnxplain_export.bundle import write_graphs
+from onnxplain_export.emitter import Emitter
 from onnxplain_export.graphs import GRAPHS
 from onnxplain_export.graphs.gradient import gradient
 from onnxplain_export.half_arithmetic import in_half
 from onnxplain_export.normalize import Normalized, normalize
 from onnxplain_export.normalize.normalized import Half
 from onnxplain_export.sources import read_source
+from onnxplain_export.verify import verification
 from onnxplain_export.verify.rounding import with_roundings
 from small_models import conv, head, model, node
 
@@ -95,6 +98,79 @@ def test_the_roundings_of_the_proof_are_those_of_half_arithmetic(name: str) -> N
     proto = ir.to_proto(with_roundings(gradient(normalized)))
     emulated = small_models.run(proto, {normalized.image: images, "target": targets}, "total")[:, 0]
     assert distance(emulated, real) < 3e-2
+
+
+LOUD_CHANNEL = {"b": np.array([300, *[0] * 7], np.float32)}
+LOUD = {"w": small_models.WEIGHTS["w"] * np.float32(150)}
+
+
+def layer_norm(squared: onnx.NodeProto, epsilon: float) -> onnx.ModelProto:
+    """Over the channels of tokens, as exports of opsets below 17 write it; one channel is of size 300."""
+    weights = {"last": np.array([-1]), "two": np.float32(2), "eps": np.float32(epsilon)}
+    nodes = [
+        *(*small_models.tokens(), node("ReduceMean", ["t", "last"], ["m"]), node("Sub", ["t", "m"], ["d"]), squared),
+        *(node("ReduceMean", ["q", "last"], ["v"]), node("Add", ["v", "eps"], ["e"]), node("Sqrt", ["e"], ["s"])),
+        *(node("Div", ["d", "s"], ["n"]), node("Sigmoid", ["n"], ["r"]), *small_models.pooled_tokens("r")),
+    ]
+    return model(nodes, {**small_models.TOKENS, **LOUD_CHANNEL, **weights})
+
+
+def group_norm(mean: str, applied: str, groups: int) -> onnx.ModelProto:
+    """In parts, over maps of size 300; its statistics divide, or they become a factor and a shift."""
+    weights = {"places": np.array([2, 3]), "eps": np.float32(1e-3), "one": np.float32(1)}
+    shapes = {"up": np.array([0, groups, -1, 16]), "down": np.array([0, 8, 16, 16])}
+    given = ["places"] if mean == "ReduceMean" else []
+    ways = {
+        "divided": [node("Div", ["d", "s"], ["n"])],
+        "shifted": [
+            *(node("Div", ["one", "s"], ["i"]), node("Mul", ["g", "i"], ["a"]), node("Mul", ["m", "i"], ["h"])),
+            node("Sub", ["a", "h"], ["n"]),
+        ],
+    }
+    nodes = [
+        *(conv(), node("Reshape", ["c", "up"], ["g"]), node(mean, ["g", *given], ["m"])),
+        *(node("Sub", ["g", "m"], ["d"]), node("Mul", ["d", "d"], ["q"]), node(mean, ["q", *given], ["v"])),
+        *(node("Add", ["v", "eps"], ["e"]), node("Sqrt", ["e"], ["s"]), *ways[applied]),
+        *(node("Reshape", ["n", "down"], ["r"]), node("Sigmoid", ["r"], ["relu"]), *head("r")[1:]),
+    ]
+    return model(nodes, {**LOUD, **shapes, **weights})
+
+
+def normalized_scores(rows: torch.Tensor, loud: dict[str, np.ndarray], groups: int, epsilon: float) -> torch.Tensor:
+    """What these networks compute, in float64 (0 groups: a layer normalization); a ReLU's gradient would jump."""
+    weights = {name: torch.tensor(content).double() for name, content in {**small_models.WEIGHTS, **loud}.items()}
+    maps = torch.nn.functional.conv2d(rows, weights["w"], weights["b"], padding=1)
+    if groups:
+        maps = torch.nn.functional.group_norm(maps, groups, eps=epsilon)
+    else:
+        maps = torch.nn.functional.layer_norm(maps.movedim(1, -1), [8], eps=epsilon).movedim(-1, 1)
+    return maps.sigmoid().mean((2, 3)) @ weights["fw"] + weights["fb"]
+
+
+NORMS: dict[str, tuple[onnx.ModelProto, dict[str, np.ndarray], int, float]] = {
+    "layer, power": (layer_norm(node("Pow", ["d", "two"], ["q"]), 1e-5), LOUD_CHANNEL, 0, 1e-5),
+    "layer, product": (layer_norm(node("Mul", ["d", "d"], ["q"]), 1e-3), LOUD_CHANNEL, 0, 1e-3),
+    **{
+        f"{mean}, {applied}, {groups} groups": (group_norm(mean, applied, groups), LOUD, groups, 1e-3)
+        for mean in ("ReduceMean", "GlobalAveragePool")
+        for applied in ("divided", "shifted")
+        for groups in (8, 2)
+    },
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_normalizations_in_parts_keep_the_range_of_float32(name: str) -> None:
+    """Squares of 300 are out of half precision's; divided by an infinite variance, all would be 0."""
+    proto, *described = NORMS[name]
+    normalized = in_half(normalize(read_source(proto)), [])
+    images, targets = small_models.images(3, 16, 16), np.array([[0], [1], [4]])
+    (scores,) = ReferenceEvaluator(ir.to_proto(GRAPHS["forward"](normalized))).run(["scores"], {"x": images})
+    rows = torch.tensor(images, dtype=torch.float64, requires_grad=True)
+    truth = normalized_scores(rows, *described)
+    assert distance(scores, truth.detach().numpy()) < 1e-2
+    truth.gather(1, torch.tensor(targets)).sum().backward()
+    assert distance(reference_gradient(normalized, images, targets), rows.grad.numpy()) < 1e-2
 
 
 def faint(factor: float = 2.0**-5, layers: int = 3) -> onnx.ModelProto:
@@ -266,6 +342,29 @@ def test_a_network_that_needs_the_digits_of_float32_is_refused(tmp_path: Path) -
     lifted = [conv(), node("Add", ["c", "much"], ["high"]), node("Sub", ["high", "much"], ["low"])]
     with pytest.raises(VerificationError, match=r"in half precision .* precision='float32'"):
         export(model([*lifted, *head("low")], weights), tmp_path / "a.explain", precision="float16")
+
+
+@pytest.mark.parametrize("graph", ["path", "noise"])
+def test_a_graph_that_disagrees_with_the_others_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str
+) -> None:
+    """However far the network's gradients in half precision are from those in float32."""
+    far = {"error": 0.4, "tolerance": 0.5, "cosine": 0.9, "images": 3}
+    monkeypatch.setattr(verification, "against_float32", lambda *_: far)
+    normalized = halved(conv_net(), 16)
+    made = {name: GRAPHS[name](normalized) for name in ("forward", "gradient", "path", "noise")}
+    write_graphs(tmp_path, made)
+    record = verification.verify(normalized, tmp_path, made, [])
+    assert record["precision"] == far
+    assert record[graph]["error"] < 1e-3
+    total = next(value for value in made[graph].graph.outputs if value.name == "total")
+    op = Emitter(made[graph].graph, "wrong")
+    wrong = op.Mul(total, 1.3)
+    wrong.type, wrong.shape = total.type, total.shape
+    made[graph].graph.outputs[list(made[graph].graph.outputs).index(total)] = wrong
+    wrong.name, total.name = "total", "right"
+    with pytest.raises(VerificationError, match=f"'{graph}' is off by 3.0e-01"):
+        verification.verify(normalized, tmp_path, made, [])
 
 
 def test_weights_beyond_the_range_are_refused(tmp_path: Path) -> None:
