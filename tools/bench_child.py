@@ -1,10 +1,9 @@
 """A process that explains and says how much memory it held: `bench_child.py WHAT …`. Imports what it needs alone.
 
-ours BUNDLE FOLDER THREADS       the gradient of FOLDER/image.npy, to FOLDER/ours.npy
-captum MODULE FOLDER THREADS     the same by Captum, to FOLDER/captum.npy
-method BUNDLE FOLDER THREADS METHOD PARAMETERS MEMORY     one of our methods; prints the peak of a second call
-tunnel MODULE FOLDER THREADS SAMPLES                      Captum's NoiseTunnel
-loaded BUNDLE FOLDER THREADS GRAPH …                      opens the graphs and runs nothing
+ours BUNDLE FOLDER THREADS [METHOD PARAMETERS]          the gradient of FOLDER/image.npy, or another map, to ours.npy
+captum MODULE FOLDER THREADS                            the gradient by Captum, to captum.npy
+tunnel MODULE FOLDER THREADS SAMPLES                    Captum's NoiseTunnel
+capped BUNDLE FOLDER THREADS METHOD PARAMETERS MEMORY   prints by how much a second call grows the process at most
 """
 
 import json
@@ -28,13 +27,7 @@ def main(what: str, subject: str, folder: Path, threads: int, rest: list[str]) -
         np.save(folder / f"{what}.npy", _captum(subject, rows, threads, *map(int, rest)))
     elif what == "capped":
         method, parameters, memory = rest
-        explainer, given = _explainer(subject, threads), json.loads(parameters)
-        explainer.explain(rows, method, memory=memory, **given)
-        forget_peak()
-        explainer.explain(rows, method, memory=memory, **given)
-    else:
-        _load(subject, rest, threads)
-        print(resident("VmRSS"))
+        print(_growth(_explainer(subject, threads), rows, method, json.loads(parameters), memory))
         return
     print(resident("VmHWM"))
 
@@ -61,19 +54,16 @@ def _captum(module: str, rows: Any, threads: int, samples: int = 0) -> Any:
     return saliency.attribute(image, target=top, abs=False).numpy()
 
 
-def _load(bundle: str, graphs: list[str], threads: int) -> None:
-    """The graphs as an explainer opens them."""
-    from onnxplain.runtime import onnxruntime
-    from onnxplain.sessions import session_options
+def _growth(explainer: Any, rows: Any, method: str, parameters: dict[str, Any], memory: str) -> int:
+    """Bytes that a call adds at most to the process with the network loaded, its images and result left out."""
+    from onnxplain.sessions import give_back_memory
 
-    kept = []
-    for name in graphs:
-        options = session_options(threads)
-        kept.append(
-            onnxruntime.InferenceSession(
-                str(Path(bundle) / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
-            )
-        )
+    explainer.explain(rows, method, memory=memory, **parameters)
+    give_back_memory()
+    before = resident("VmRSS")
+    forget_peak()
+    result = explainer.explain(rows, method, memory=memory, **parameters)
+    return resident("VmHWM") - before - int(rows.nbytes) - int(result.attribution.nbytes)
 
 
 def resident(what: str) -> int:
