@@ -160,6 +160,9 @@ def _their_call(
     if subject.network.segments or (name == "gradcam" and not subject.network.cam):
         absent[f"captum {name}"] = "not tried on this kind of network"
         return None
+    if method.hooks and not any(isinstance(part, torch.nn.ReLU) for part in subject.module.modules()):
+        absent[f"captum {name}"] = "its hooks see modules, and this network's ReLUs are plain calls"
+        return None
     count = PICTURES if method.steps else subject.batch
     targets = torch.tensor(subject.targets[:count], device=subject.device)
 
