@@ -161,7 +161,7 @@ def _their_call(
         absent[f"captum {name}"] = "not tried on this kind of network"
         return None
     if method.hooks and not any(isinstance(part, torch.nn.ReLU) for part in subject.module.modules()):
-        absent[f"captum {name}"] = "its hooks see modules, and this network's ReLUs are plain calls"
+        absent[f"captum {name}"] = "its hooks look for ReLU modules, and this network has none"
         return None
     count = PICTURES if method.steps else subject.batch
     targets = torch.tensor(subject.targets[:count], device=subject.device)
