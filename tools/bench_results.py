@@ -1,6 +1,7 @@
 """The benchmark's file of results, tools/bench.json: what is there and still valid isn't measured again.
 
-Standard library only. {device: {"machine": …, "versions": …, "networks": {network: {part: result}}}}.
+Standard library only. {device: {"networks": {network: {part: result}}}}; each result says on which machine, with which
+versions and on which day it was measured.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ ROOT = TOOLS.parent
 RESULTS = TOOLS / "bench.json"
 # Counted up where what is measured changes its meaning: older results are then measured again.
 FORMAT = 1
+OF_A_VOID_ONE = ("void", "attempts", "made_with", "machine", "versions", "date")
 
 
 def code_version() -> str:
@@ -45,11 +47,10 @@ def record(
     results = read(file)
     there = results.setdefault(device, {"networks": {}})
     kept = dict(result)
-    there["machine"] = machine() | ({"gpu": kept.pop("gpu")} if "gpu" in kept else {})
-    there.setdefault("versions", {}).update(kept.pop("versions", {}))
+    kept["machine"] = machine(kept.pop("gpu", None))
     kept["date"] = date.today().isoformat()
     if kept.get("void"):
-        kept = {key: kept[key] for key in ("void", "attempts", "made_with", "date") if key in kept}
+        kept = {key: kept[key] for key in OF_A_VOID_ONE if key in kept}
     there["networks"].setdefault(network, {})[part] = _rounded(kept)
     place = {name: number for number, name in enumerate(order)}
     networks = sorted(there["networks"].items(), key=lambda entry: place.get(entry[0], len(place)))
@@ -68,16 +69,16 @@ def _rounded(value: Any) -> Any:
     return [_rounded(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def machine() -> dict[str, Any]:
-    """The machine, without its name."""
-    found: dict[str, Any] = {"system": platform.system(), "architecture": platform.machine(), "cores": cores()}
+def machine(gpu: str | None = None) -> str:
+    """The machine in words, without its name."""
+    processor = platform.machine()
     words = Path("/proc/cpuinfo")
     if words.exists():
         lines = (line.partition(":") for line in words.read_text("utf-8").splitlines())
         known = {key.strip(): value.strip() for key, _, value in lines}
-        found["processor"] = known.get("model name", "")
-        found["vector"] = "AVX-512" if "avx512f" in known.get("flags", "") else ""
-    return found
+        vector = " with AVX-512" if "avx512f" in known.get("flags", "") else ""
+        processor = f"{known.get('model name') or processor}{vector}"
+    return f"{cores()} cores ({processor}{f', {gpu}' if gpu else ''})"
 
 
 def cores() -> int:

@@ -17,6 +17,7 @@ RATIOS = {
     "captum ÷ ours": "Captum ÷ ours",
     "onnx-ad ÷ ours": "onnx-ad ÷ ours",
 }
+SOFTWARE = ("onnxruntime", "torch", "captum")
 VOID = "Void, because the same thing timed twice didn't take the same time within 3 %"
 
 
@@ -113,19 +114,30 @@ def tolerance(title: str, found: Results) -> Iterator[str]:
 
 
 def caption(found: Results) -> str:
-    """The machine, the versions and the day."""
-    machine, versions = found["machine"], found["versions"]
+    """The machines, the versions and the days."""
     parts = [part for network in found["networks"].values() for part in network.values()]
-    software = ", ".join(f"{name} {versions[name]}" for name in ("onnxruntime", "torch", "captum") if name in versions)
-    vector = f" with {machine['vector']}" if machine.get("vector") else ""
-    processor = f"{machine.get('processor') or machine['architecture']}{vector}"
+    software = ", ".join(f"{name} {versions}" for name in SOFTWARE if (versions := _versions(parts, name)))
     threads, batch = ({str(part["made_with"][key]) for part in parts} for key in ("threads", "batch"))
     return (
-        f"Measured by `tools/bench.py` {_days([part['date'] for part in parts])}: {machine['cores']} cores "
-        f"({processor}{', ' + machine['gpu'] if machine.get('gpu') else ''}), {'/'.join(sorted(threads))} threads, "
-        f"{'/'.join(sorted(batch))} pictures at once, {software}. Medians of ratios within rounds, with 95 % bootstrap "
-        "intervals; forward is onnxruntime on the model as it came, `explain` a whole call, gradient its graph alone."
+        f"Measured by `tools/bench.py` {_days([part['date'] for part in parts])}: {_machines(found)}; "
+        f"{'/'.join(sorted(threads))} threads, {'/'.join(sorted(batch))} pictures at once, {software}. Medians of "
+        "ratios within rounds, with 95 % bootstrap intervals; forward is onnxruntime on the model as it came, "
+        "`explain` a whole call, gradient its graph alone."
     )
+
+
+def _versions(parts: Sequence[Results], name: str) -> str:
+    return "/".join(sorted({part["versions"][name] for part in parts if name in part["versions"]}))
+
+
+def _machines(found: Results) -> str:
+    """The machine of most results, and which were measured on others: milliseconds compare on the same one alone."""
+    measured: dict[str, list[str]] = {}
+    for name, parts in found["networks"].items():
+        for part, entry in parts.items():
+            measured.setdefault(entry["machine"], []).append(f"{name} ({part})")
+    usual, *others = sorted(measured, key=lambda machine: -len(measured[machine]))
+    return usual + "".join(f"; on {machine} {', '.join(measured[machine])}" for machine in others)
 
 
 def _days(dates: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from bench_rounds import ATTEMPTS, Timing, settled, timed
 from bench_statistics import agrees, interval, ratio, scaled_ratio
 from bench_subject import Subject, error
 
+WHERE = {"machine": "2 cores (One)", "versions": {"onnxruntime": "1.2"}, "date": "2026-01-01"}
 BRIEF = Timing(rounds=2, least=2, warmup=1)
 
 
@@ -27,13 +28,12 @@ def entry(**ratios: float) -> dict:
         "ratios": {key: figure(value) for key, value in ratios.items()},
         "seconds": {"forward": figure(0.2)},
         "made_with": {"code": "abc", "batch": 4, "threads": 2},
-        "date": "2026-01-01",
+        **WHERE,
     }
 
 
 def found(networks: dict) -> dict:
-    machine = {"cores": 2, "processor": "One", "architecture": "x86_64"}
-    return {"machine": machine, "versions": {"onnxruntime": "1.2"}, "networks": networks}
+    return {"networks": networks}
 
 
 def test_ratio_is_paired_by_round() -> None:
@@ -120,13 +120,13 @@ def test_worst_is_the_dearest_cost_and_the_smallest_lead() -> None:
 
 def test_table_has_a_line_for_what_counts_and_names_what_is_void() -> None:
     good = entry(**{"gradient ÷ forward": 2.0, "captum ÷ ours": 1.5})
-    void = {"void": True, "made_with": good["made_with"], "date": "2026-01-01"}
+    void = {"void": True, "made_with": good["made_with"], **WHERE}
     everything = found({"a": {"gradient": good}, "b": {"gradient": void}})
     lines = list(bench_table.gradient("CPU", everything))
     assert lines[2] == "| a | 200 | 2.00 (1.90–2.10) | – | – | – | 1.50 (1.40–1.60) | – |"
     assert not any(line.startswith("| b") for line in lines)
     assert next(bench_table.remarks(everything)).endswith("b (gradient).")
-    assert "2 cores (One), 2 threads, 4 pictures at once" in bench_table.caption(everything)
+    assert "2 cores (One); 2 threads, 4 pictures at once, onnxruntime 1.2." in bench_table.caption(everything)
 
 
 def test_lines_of_a_new_process_say_what_the_export_took_and_what_kept_graphs_save() -> None:
@@ -152,6 +152,24 @@ def test_caption_says_when_parts_were_measured_on_several_days() -> None:
     assert " on 2026-01-03: " in bench_table.caption(found({"a": {"gradient": late}}))
     both = found({"a": {"gradient": entry(a=1.0)}, "b": {"gradient": late}})
     assert " from 2026-01-01 to 2026-01-03: " in bench_table.caption(both)
+
+
+def test_caption_says_what_was_measured_on_another_machine() -> None:
+    other = entry(a=1.0) | {"machine": "4 cores (Two)", "versions": {"onnxruntime": "1.3"}}
+    words = bench_table.caption(found({"a": {"gradient": entry(a=1.0), "start": entry(a=1.0)}, "b": {"start": other}}))
+    assert ": 2 cores (One); on 4 cores (Two) b (start); 2 threads" in words
+    assert "onnxruntime 1.2/1.3." in words
+
+
+def test_recorded_result_says_on_which_machine(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    measured = {**entry(a=1.0), "void": False, "gpu": "Card"}
+    bench_results.record("cuda", "a", "gradient", measured, ["a"], file)
+    kept = bench_results.read(file)["cuda"]["networks"]["a"]["gradient"]
+    assert kept["machine"] == bench_results.machine("Card")
+    assert kept["machine"].endswith(", Card)")
+    assert kept["versions"] == WHERE["versions"]
+    assert "gpu" not in kept
 
 
 def test_recorded_results_make_a_table_and_are_of_listed_networks() -> None:
