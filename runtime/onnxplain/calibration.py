@@ -77,13 +77,18 @@ class Calibration:
 
 
 def cache_folder() -> Path:
-    """Where this user's caches are: XDG_CACHE_HOME, or what the system has for it."""
+    """Where this user's caches are: XDG_CACHE_HOME, or what the system has for it; for a user without a home, a
+    folder beside the temporary files.
+    """
     given = os.environ.get("XDG_CACHE_HOME")
     if given:
         return Path(given) / "onnxplain"
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir())) / "onnxplain" / "cache"
-    home = Path.home()
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container's user that no file of users knows
+        return Path(tempfile.gettempdir()) / f"onnxplain-{os.getuid()}"
     return (home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache") / "onnxplain"
 
 

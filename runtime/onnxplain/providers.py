@@ -68,10 +68,19 @@ def place_of(providers: Sequence[Provider]) -> Place | None:
     first = name_of(providers[0]) if providers else CPU
     if first not in RESIDENT:
         return None
-    number = options_of(providers[0]).get("device_id", 0)
-    if not str(number).isdecimal():
-        raise DeviceError(f"device_id={number!r} must be the number of a device")
-    return Place(first, RESIDENT[first], int(number))
+    return Place(first, RESIDENT[first], _number(providers[0], "device_id") or 0)
+
+
+def memory_limit(provider: Provider) -> int | None:
+    """The bytes of a device that a session's arena may take at most; None where the provider's options don't say."""
+    return _number(provider, "gpu_mem_limit") if name_of(provider) == CUDA else None
+
+
+def _number(provider: Provider, option: str) -> int | None:
+    value = options_of(provider).get(option)
+    if value is not None and not str(value).isdecimal():
+        raise DeviceError(f"{option}={value!r} must be a number")
+    return None if value is None else int(value)
 
 
 def choose(device: str = "auto", providers: Sequence[Provider] | None = None) -> list[Provider]:

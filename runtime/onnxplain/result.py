@@ -1,5 +1,6 @@
 """What explain returns: raw maps, scores, and everything needed to say later how they were made."""
 
+import copy
 import hashlib
 import platform
 from collections.abc import Mapping
@@ -82,7 +83,8 @@ class Result:
             {"name": image.name, "sha256": image.sha256, **_effort(number, self.steps, self.errors)}
             for number, image in enumerate(self.images)
         ]
-        return {"bundle": self.made["bundle"], "pictures": pictures, **self.made}
+        made = copy.deepcopy(dict(self.made))  # whoever changes it doesn't change the result
+        return {"bundle": made["bundle"], "pictures": pictures, **made}
 
     @property
     def converged(self) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ from onnxplain.bundle import Bundle, Graph
 from onnxplain.calibration import Calibration
 from onnxplain.holding import NOTHING, Held
 from onnxplain.planner import MOST_ROWS, MOST_ROWS_ACCELERATED, rows_per_run, useful_rows
-from onnxplain.providers import CPU, Provider, name_of, place_of
+from onnxplain.providers import CPU, Provider, memory_limit, name_of, place_of
 
 
 class RunSizes:
@@ -17,7 +17,9 @@ class RunSizes:
         name = name_of(provider)
         self._on_cpu, self._threads, self._rows, self._place = name == CPU, threads, rows, place_of([provider])
         self._most = MOST_ROWS if self._on_cpu else MOST_ROWS_ACCELERATED
-        self.calibration = Calibration(bundle, name, threads) if rows is None else None
+        self._limit = memory_limit(provider)
+        where = name if self._place is None else f"{name} {self._place.number}"
+        self.calibration = Calibration(bundle, where, threads) if rows is None else None
 
     def rows(
         self,
@@ -44,8 +46,12 @@ class RunSizes:
 
     @functools.cached_property
     def _free_there(self) -> int | None:
-        """Bytes free on an accelerator before the first run: what runs have got, their arenas keep for the next."""
-        return None if self._place is None else cuda_driver.free_memory(self._place.number)
+        """Bytes free on an accelerator before the first run: what runs have got, their arenas keep for the next.
+
+        The provider's option gpu_mem_limit bounds them.
+        """
+        free = None if self._place is None else cuda_driver.free_memory(self._place.number)
+        return min((each for each in (free, self._limit) if each is not None), default=None)
 
     def _wanted(self, graph: Graph, targets: int, allowed: bool) -> int:
         """Rows, each target counted."""

@@ -163,6 +163,7 @@ class Sessions:
         refuse_replaced(self._bundle)
         give_back_freed()  # opening leaves a quarter of what it took behind
         confirm(session, self._providers)
+        session.disable_fallback()  # a run that fails would be done again on the CPU, without a word to the caller
         missing = {entry.name for entry in graph.inputs} ^ {entry.name for entry in session.get_inputs()}
         if missing:
             raise BundleError(f"{file} and explainer.json disagree about the inputs {', '.join(sorted(missing))}")

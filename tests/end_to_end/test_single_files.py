@@ -335,7 +335,8 @@ def test_the_command_says_what_it_assumes_and_what_it_can_not_change(bundle, tmp
     assert main(["export", str(MODELS / "honest.onnx"), "--single", "gradient", "-o", str(file)]) == 0
     assert "'torchvision' is assumed and part of the file" in capsys.readouterr().err
     assert main(["explain", str(file), str(pictures[0]), "-o", str(tmp_path / "out")]) == 0  # its own method
-    for words in (["--float16"], ["--preprocessing", "caffe"], ["--labels", "x.txt"], ["--layer", "x"]):
+    fixed = (["--float16"], ["--precision", "float32"], ["--preprocessing", "caffe"], ["--labels", "x.txt"])
+    for words in (*fixed, ["--layer", "x"]):
         assert main(["export", str(bundle), "--single", "gradient", *words, "-o", str(tmp_path / "no.onnx")]) == 2
         assert f"{words[0]} is chosen when a bundle is made" in capsys.readouterr().err
     assert not (tmp_path / "no.onnx").exists()

@@ -85,6 +85,20 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     assert one.rows(graph) == 2
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has folders of its own for caches")
+def test_a_user_without_a_home_has_a_cache_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path, rows: np.ndarray
+) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")  # as pathlib has it
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cache_folder() == tmp_path / f"onnxplain-{os.getuid()}"
+    assert len(Explainer(folder, device="cpu").explain(rows, "gradient")) == len(rows)
+
+
 def test_an_explanation_of_many_rows_calibrates_and_gives_the_same_maps(
     cache: Path, folder: Path, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,7 +107,7 @@ def test_arrays_stay_on_the_device_that_was_asked_for(first, place):
 
 
 def test_a_device_without_a_number_is_refused():
-    with pytest.raises(DeviceError, match="device_id='first' must be the number of a device"):
+    with pytest.raises(DeviceError, match="device_id='first' must be a number"):
         place_of([(CUDA, {"device_id": "first"}), CPU])
 
 

@@ -78,6 +78,14 @@ def test_an_index_takes_out_one_image_with_all_that_belongs_to_it(explainer, pic
         result[3]
 
 
+def test_provenance_is_the_callers_own(explainer, pictures):
+    result = explainer.explain(pictures)
+    before = result[1].provenance
+    result.provenance["bundle"]["name"] = "another"
+    result.provenance["parameters"]["steps"] = 7
+    assert result[1].provenance == before
+
+
 def test_a_notebook_shows_each_image_with_its_maps_in_a_line(explainer, pictures):
     result = explainer.explain(pictures, targets=[[0, 1]] * 3)
     page = result._repr_html_()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnxplain import ParameterError, cuda_driver, planner
+from onnxplain import DeviceError, ParameterError, cuda_driver, planner
 from onnxplain.bundle import Graph
 from onnxplain.holding import Held
 from onnxplain.planner import MOST_ROWS_ACCELERATED
@@ -54,6 +54,26 @@ def test_a_gpu_without_a_number_is_the_first(explainer, memory, provider):
 def test_where_the_gpu_does_not_tell_the_machines_memory_counts(explainer, memory):
     memory(here=GB, there=None)
     assert sizes(explainer, CUDA).rows(GRAPH, None) == 4
+
+
+@pytest.mark.parametrize("there", [100 * GB, None])
+def test_what_a_provider_may_take_bounds_its_runs(explainer, memory, there):
+    memory(here=100 * GB, there=there)
+    for limit in (4 * GB, str(4 * GB)):
+        assert sizes(explainer, (CUDA, {"gpu_mem_limit": limit})).rows(GRAPH, None) == 19
+    memory(here=100 * GB, there=2 * GB)
+    assert sizes(explainer, (CUDA, {"gpu_mem_limit": 4 * GB})).rows(GRAPH, None) == 9
+    with pytest.raises(DeviceError, match="gpu_mem_limit='much' must be a number"):
+        sizes(explainer, (CUDA, {"gpu_mem_limit": "much"}))
+
+
+def test_what_is_best_on_one_gpu_is_not_taken_for_another(explainer, memory):
+    memory(here=GB, there=GB)
+    first, second = (sizes(explainer, (CUDA, {"device_id": number})).calibration for number in (0, 1))
+    first.measure(GRAPH, lambda _: None, 1000, 1000, 4)
+    assert first.rows(GRAPH) is not None
+    assert second.rows(GRAPH) is None
+    assert sizes(explainer, CUDA).calibration.rows(GRAPH) == first.rows(GRAPH)
 
 
 @pytest.mark.parametrize("provider", [CPU, "CoreMLExecutionProvider"])

@@ -55,3 +55,8 @@ def test_the_arena_grows_by_what_is_asked_for_and_not_to_the_next_power_of_two(t
     command = [sys.executable, "-c", PROGRAM, str(root), str(tmp_path / "chain.onnx"), str(rows)]
     growth = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert growth < 2.3 * rows * ROW
+
+
+def test_a_run_that_fails_is_not_done_again_elsewhere(explainer, rows):
+    explainer.explain(rows)
+    assert {session._enable_fallback for session in explainer._sessions._open.values()} == {False}

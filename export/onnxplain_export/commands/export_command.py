@@ -65,8 +65,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
-        default=PRECISIONS[0],
-        help="of the networks' arithmetic; float16 is for GPUs",
+        help=f"of the networks' arithmetic ({PRECISIONS[0]}); float16 is for GPUs",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     _add_preprocessing(parser)
@@ -111,7 +110,7 @@ def _bundle(arguments: argparse.Namespace, methods: list[str] | str | None, targ
         name=arguments.name,
         overwrite=arguments.overwrite,
         float16=arguments.float16,
-        precision=arguments.precision,
+        precision=arguments.precision or PRECISIONS[0],
         layers=arguments.layer,
         **reading(arguments),
     )

@@ -77,7 +77,7 @@ def run_single(arguments: argparse.Namespace, exporting: Exporting) -> int:
 def _refuse_for_a_bundle(arguments: argparse.Namespace) -> None:
     """ParameterError for what was settled when the bundle was made."""
     for name in SETTLED:
-        if getattr(arguments, name) not in (None, False, [], "logits", "float32"):
+        if getattr(arguments, name) not in (None, False, [], "logits"):
             raise ParameterError(
                 f"--{name.replace('_', '-')} is chosen when a bundle is made; give the model itself, or export the "
                 "bundle again"
