@@ -1,34 +1,30 @@
 """Every epoch shows the same pictures, with maps that are those of explain and cost what was said."""
 
-import sys
 from collections import Counter
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from onnx import TensorProto
 
 import small_models
-from onnxplain import Explainer
 from onnxplain.display.fastestimator import display_pixels
-from onnxplain.errors import OnnxplainError, ParameterError
+from onnxplain.errors import ParameterError
 from onnxplain.fills import RANDOM_DRAWS
 from onnxplain.pictures import read_picture
 from onnxplain.random import normal, uniform
 from onnxplain.sessions import Sessions
-from onnxplain.tracking import LabelTracker, PngFolder, SaliencyTracker
-from onnxplain.tracking.maps import COLUMNS, heading, stretched
+from onnxplain.tracking import SaliencyTracker
+from onnxplain.tracking.maps import COLUMNS
 from onnxplain.tracking.saliency import METHODS
 from onnxplain_export import export
-from quadratic import SHAPE, gradient, network, top_class
+from quadratic import SHAPE, gradient, top_class
+from tracked_pictures import PICTURES, TRUE, rows_of
+from tracked_pictures import bundle as bundle
+from tracked_pictures import honest as honest
+from tracked_pictures import images as images
+from tracked_pictures import quadratic as quadratic
 
-MODELS = Path(__file__).parents[2] / "models"
-NAMES = (MODELS / "labels.txt").read_text().split()
-PICTURES = sorted((MODELS / "pictures").glob("*.png"))[:5]
-TRUE = [0, 1, 2, 3, 4]
-MAPPING = {name.upper(): number for number, name in enumerate(NAMES)}
 HEADS = ["class", "prediction", "picture", "highlight", "gradient", "smoothed", "integrated", "smoothed + integrated"]
 FEW = {
     "smoothgrad": {"samples": 2},
@@ -36,47 +32,11 @@ FEW = {
     "smoothgrad_integrated": {"samples": 2, "steps": 3},
 }
 BASELINES = {"baseline": "random", "baselines": 3}
-STEPS = [
-    {"step": "colour", "order": "RGB"},
-    {"step": "scale", "factor": 1 / 255},
-    {"step": "mean", "values": [0.5, 0.5, 0.5]},
-    {"step": "std", "values": [0.5, 0.5, 0.5]},
-    {"step": "layout", "order": "NCHW"},
-]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("honest") / "honest.explain"
-    methods = [*METHODS, "occlusion"]
-    return export(MODELS / "honest.onnx", folder, preprocessing=STEPS, labels=MODELS / "labels.txt", methods=methods)
-
-
-@pytest.fixture(scope="module")
-def honest(bundle):
-    return Explainer(bundle, device="cpu", rows=16)
-
-
-@pytest.fixture(scope="module")
-def quadratic(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("quadratic") / "net.explain"
-    return Explainer(export(network(), folder, methods=METHODS), device="cpu", rows=16)
-
-
-@pytest.fixture
-def images():
-    """Three images of different ranges, so that the batch's differs from each one's."""
-    return small_models.images(*SHAPE) * np.array([1, 2, 3], np.float32).reshape(-1, 1, 1, 1)
 
 
 def plain(columns):
     """The columns' heads without what follows their names."""
     return [head.partition(",")[0] for head in columns]
-
-
-def rows_of(images):
-    """Pictures as the network takes them."""
-    return ((np.stack(images) / 255 - 0.5) / 0.5).transpose(0, 3, 1, 2).astype(np.float32)
 
 
 def test_every_epoch_shows_the_same_pictures(honest):
@@ -254,31 +214,6 @@ def test_the_preset_gives_fastestimators_maps_and_highlight(quadratic, images):
     assert columns["class"] == ["5", "6", "7"]
 
 
-def test_classes_are_shown_by_the_mapping(honest):
-    maps = SaliencyTracker((PICTURES, TRUE), methods="gradient", label_mapping=MAPPING).show(honest, 1)
-    assert maps.labels == maps.predictions == ("ZERO", "ONE", "TWO", "THREE", "FOUR")
-
-
-def test_an_unmapped_class_is_an_error_that_names_it(honest):
-    mapping = {"ZERO": 0, "ONE": np.int64(1), "TWO": torch.tensor(2)}
-    message = r"the class {} isn't in label_mapping, which has ZERO=0, ONE=1, TWO=2"
-    with pytest.raises(ParameterError, match=message.format(3)):
-        SaliencyTracker((PICTURES, TRUE), label_mapping=mapping)
-    tracker = SaliencyTracker(label_mapping=mapping)
-    with pytest.raises(ParameterError, match=message.format("'cat'")):
-        tracker.collect(np.zeros((2, 3, 4, 4)), ["cat", 1])
-    with pytest.raises(ParameterError, match=message.format(4)):  # a prediction
-        SaliencyTracker((PICTURES[4:], [2]), methods="gradient", label_mapping=mapping).show(honest, 1)
-
-
-@pytest.mark.parametrize(
-    ("label", "shown"), [(3, "three"), (3.0, "three"), (3.5, "3.5"), (10, "10"), (-1, "-1"), ("a cat", "a cat")]
-)
-def test_without_a_mapping_the_bundles_names_are_shown(honest, label, shown):
-    maps = SaliencyTracker((PICTURES[:1], [label]), methods="gradient").show(honest, 1)
-    assert maps.columns()["class"] == [shown]
-
-
 def test_maps_are_due_at_the_first_epoch_and_every_few():
     assert [epoch for epoch in range(1, 13) if SaliencyTracker().due(epoch)] == [1, 5, 10]
     assert [epoch for epoch in range(1, 5) if SaliencyTracker(every=1).due(epoch)] == [1, 2, 3, 4]
@@ -322,102 +257,9 @@ def test_what_can_not_be_is_an_error(options, message):
         SaliencyTracker(**options)
 
 
-def test_an_interrupted_run_shows_the_same_pictures(honest, tmp_path):
-    path = tmp_path / "tracker.npz"
-    rows, baseline = rows_of([read_picture(path) for path in PICTURES]), np.full((3, 64, 64), 0.5, np.float32)
-    parameters = {"integrated_gradients": {"steps": np.int64(3), "baseline": baseline}}
-    tracker = SaliencyTracker(
-        {"eval": 3, "train": (PICTURES[3:], TRUE[3:])},
-        methods=["gradient", "integrated_gradients"],
-        every=2,
-        label_mapping=MAPPING,
-        parameters=parameters,
-        columns=["class", "maps"],
-    )
-    tracker.collect(rows[:2], TRUE[:2])
-    tracker.save(path)  # in the middle of an epoch
-    for other in (tracker, SaliencyTracker.restore(path, sinks=PngFolder(tmp_path))):
-        other.collect(rows[2:], TRUE[2:])
-        for mode in ("eval", "train"):
-            other.show(honest, 2, mode=mode)
-        other.save(tmp_path / "again.npz")
-        found = SaliencyTracker.restore(tmp_path / "again.npz")
-        assert found.shown == {"eval": [2], "train": [2]}
-        assert found.due(4)
-        assert not found.due(5)
-        assert found.rows == 4
-        found.collect(rows, [9] * 5)
-        for mode in ("eval", "train"):
-            expected, maps = tracker.show(honest, 4, mode=mode), found.show(honest, 4, mode=mode)
-            assert maps.labels == expected.labels
-            np.testing.assert_array_equal(maps.pixels(), expected.pixels())
-        found.film(tmp_path / "film.png")
-        assert len(cv2.imreadanimation(str(tmp_path / "film.png"))[1].frames) == 2
-    assert maps.labels == ("THREE", "FOUR")
-    assert sorted(each.name for each in (tmp_path / "saliency").iterdir()) == ["eval", "train"]
-
-
-def test_pictures_of_several_sizes_and_inputs_are_kept_bit_for_bit():
-    small, large = (np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8) for size in (4, 6))
-    mapping = {"image": np.random.default_rng(1).random((1, 3, 4)), "age": np.array([1 / 3])}
-    tracker = SaliencyTracker({"eval": ([small, large], [0.1, "word"]), "train": mapping})
-    found = SaliencyTracker.from_bytes(tracker.to_bytes())._samples
-    for image, expected in zip(found.settled("eval").images, (small, large), strict=True):
-        np.testing.assert_array_equal(image, expected)
-    assert found.settled("eval").labels == [0.1, "word"]
-    (kept,) = found.settled("train").images
-    np.testing.assert_array_equal(kept["image"], mapping["image"][0])
-    assert kept["age"] == 1 / 3
-
-
-def test_a_file_that_is_no_state_of_this_tracker_is_an_error(tmp_path):
-    whole = SaliencyTracker(PICTURES).to_bytes()
-    for name, data in (("cut", whole[:-30]), ("empty", b""), ("text", b"a text")):
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(ParameterError, match=rf"{name}: no tracker's state, or damaged"):
-            SaliencyTracker.restore(tmp_path / name)
-    with pytest.raises(ParameterError, match="the state of a LabelTracker, not of a SaliencyTracker"):
-        SaliencyTracker.from_bytes(LabelTracker("loss").to_bytes())
-    with pytest.raises(ParameterError, match="nowhere"):
-        SaliencyTracker.restore(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
-def test_figures_go_to_the_film_and_to_the_sinks(honest, tmp_path, suffix):
-    tracker = SaliencyTracker(PICTURES[:1], methods="gradient", sinks=[PngFolder(tmp_path)])
-    shown = {epoch: tracker.show(honest, epoch) for epoch in (5, 1, 5)}
-    tracker.film(tmp_path / f"film{suffix}", milliseconds=300)
-    film = cv2.imreadanimation(str(tmp_path / f"film{suffix}"))[1]
-    assert list(film.durations) == [300, 300]
-    for frame, epoch in zip(film.frames, (1, 5), strict=True):
-        expected = shown[epoch].pixels()
-        np.testing.assert_array_equal(read_picture(tmp_path / "saliency" / "eval" / f"epoch_000{epoch}.png"), expected)
-        assert np.abs(frame[..., 2::-1].astype(int) - expected).mean() < (3 if suffix == ".gif" else 1e-9)
-    with pytest.raises(ParameterError, match="no film of the mode 'train': shown so far: eval"):
-        tracker.film(tmp_path / "film.gif", mode="train")
-
-
 def test_memory_is_bounded_as_asked(honest):
     with pytest.raises(ParameterError, match="memory"):
         SaliencyTracker(PICTURES[:1], methods="gradient", memory="1KB").show(honest, 1)
-
-
-def test_the_figures_title_says_the_epoch_and_the_mode(honest):
-    maps = SaliencyTracker(PICTURES[:1], methods="gradient").show(honest, 7, mode="train")
-    assert maps.figure().get_suptitle() == "epoch 7, train"
-    assert repr(maps) == "<epoch 7, train of 1 pictures: gradient>"
-    assert maps._repr_png_()[:4] == b"\x89PNG"
-
-
-def test_without_matplotlib_maps_are_made_where_no_film_is_kept(honest, monkeypatch):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    tracker = SaliencyTracker(PICTURES[:1], methods="gradient", keep_film=False)
-    assert tracker.show(honest, 1).results["gradient"].attribution.any()
-    with pytest.raises(ParameterError, match="keep_film is False"):
-        tracker.film("film.gif")
-    with pytest.raises(OnnxplainError, match=r'pip install "onnxplain\[plots\]"'):
-        SaliencyTracker(PICTURES[:1], methods="gradient").show(honest, 1)
 
 
 def test_a_network_whose_input_is_no_picture_is_an_error(tmp_path):
@@ -427,42 +269,3 @@ def test_a_network_whose_input_is_no_picture_is_an_error(tmp_path):
     bundle = export(flat, tmp_path / "flat.explain", methods=["gradient"])
     with pytest.raises(ParameterError, match="input is no picture"):
         SaliencyTracker(np.ones((2, 4)), methods="gradient").show(bundle, 1)
-
-
-def test_floats_are_drawn_on_one_scale_for_the_whole_batch():
-    grey = np.array([0.0, 8.0, 16.0]).reshape(3, 1, 1, 1)
-    assert [int(each[0, 0, 0]) for each in stretched(grey, "NCHW")] == [0, 128, 255]
-    for low, high in ((0, 1), (-0.5, 0.5), (-1, 1), (0, 255)):
-        values = np.array([low, (low + high) / 2, high]).reshape(3, 1, 1, 1)
-        values = np.trunc(values) if high == 255 else values
-        assert [int(each[0, 0, 0]) for each in stretched(values, "NHWC")] == [0, 127 if high == 255 else 128, 255]
-    whole = np.array([20.0, 120.0, 200.0]).reshape(3, 1, 1, 1)  # bytes, though not all of them are there
-    assert [int(each[0, 0, 0]) for each in stretched(whole, "NCHW")] == [20, 120, 200]
-    assert (np.array(stretched(np.zeros((2, 4, 3, 3)), "NCHW")) == 0).all()
-    assert (np.array(stretched(np.full((2, 1, 3, 3), 7.5), "NCHW")) == 0).all()
-    assert [each.shape for each in stretched(np.random.default_rng(0).random((2, 4, 3, 5)), "NCHW")] == [(3, 5, 3)] * 2
-
-
-def test_floats_are_taken_back_through_preprocessing_that_is_known_and_no_other(honest, quadratic, images):
-    bright = [read_picture(path) // 2 + 128 for path in PICTURES[:2]]  # 0..1 for the network, which isn't their scale
-    known = SaliencyTracker(rows_of(bright), methods="gradient", keep_film=False).show(honest, 1)
-    np.testing.assert_array_equal(known.pictures, bright)
-    assert quadratic.bundle.assumed
-    unit = np.clip(images, 0, 1)
-    assumed = SaliencyTracker(unit, methods="gradient", keep_film=False).show(quadratic, 1)
-    np.testing.assert_array_equal(assumed.pictures, np.rint(np.moveaxis(unit, 1, -1).astype(np.float64) * 255))
-
-
-def test_normalised_floats_are_taken_back_to_the_picture():
-    pictures = np.stack([read_picture(path) for path in PICTURES])
-    rows = (pictures / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    found = np.array(stretched(rows.transpose(0, 3, 1, 2), "NCHW")).astype(int)
-    missing = 255 - np.ptp(pictures.reshape(-1, 3), axis=0).min()  # what no picture has of the scale
-    assert np.abs(found - pictures).max() <= missing + 1
-    assert missing < 10
-
-
-def test_heads_name_the_method_and_its_steps():
-    assert heading("gradient", {}) == "gradient"
-    assert heading("rise", {"masks": 4000, "cells": 7}) == "rise, 4000\u00a0masks"
-    assert heading("expected_gradients", {"samples": 9}) == "expected gradients, 9\u00a0samples"

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxplain_export.autodiff import differentiate
 from onnxplain_export.graphs.blocked import keep_blocked
-from onnxplain_export.vjp import STANDARD
+from onnxplain_export.vjp import STANDARD, RuleTable
 from reference_kernels import KERNELS
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -24,6 +24,19 @@ SIZES = [(3, 3), (7, 7), (8, 9), (9, 8), (5, 12)]
 PADS = [(0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 0, 1), (0, 0, 1, 1), (1, 1, 0, 0)]
 GENERAL = {"Equal", "Slice", "Pad", "Sub", "Where"}
 """Operators that leave onnxruntime's blocked layout; the general form has some of them."""
+
+
+def derive(model: ir.Model, wrt: ir.Value, rules: RuleTable = STANDARD) -> None:
+    """Makes a graph that of its gradient at `wrt`, with a further input u: the cotangent of its output."""
+    graph = model.graph
+    ir.passes.common.ShapeInferencePass()(model)
+    y = graph.outputs[0]
+    u = ir.val("u", dtype=y.dtype, shape=y.shape)
+    graph.inputs.append(u)
+    (found,) = differentiate(graph, y, [wrt], u, rules)
+    found.dtype, found.shape = wrt.dtype, wrt.shape
+    graph.outputs[:] = [found]
+    ir.passes.common.RemoveUnusedNodesPass()(model)
 
 
 def gradient_of(
@@ -44,16 +57,8 @@ def gradient_of(
     if "strides" not in text:
         text = text.replace("kernel_shape", "strides = [2, 2], kernel_shape")
     model = ir.from_onnx_text(text)
-    graph = model.graph
-    x, y = graph.inputs[0], graph.outputs[0]
-    y.shape = None
-    ir.passes.common.ShapeInferencePass()(model)
-    u = ir.val("u", dtype=y.dtype, shape=y.shape)
-    graph.inputs.append(u)
-    (found,) = differentiate(graph, y, [x], u, STANDARD | rules)
-    found.dtype, found.shape = x.dtype, x.shape
-    graph.outputs[:] = [found]
-    ir.passes.common.RemoveUnusedNodesPass()(model)
+    model.graph.outputs[0].shape = None
+    derive(model, model.graph.inputs[0], STANDARD | rules)
     return model
 
 
@@ -152,15 +157,8 @@ def test_padding_with_minus_infinity_before_the_pool(layout: str) -> None:
             y = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(p)
         }}""".replace("{-inf}", "{-1}")
     )
-    graph = model.graph
-    graph.initializers["v"].const_value = ir.tensor(np.float32(-np.inf), name="v")
-    ir.passes.common.ShapeInferencePass()(model)
-    x, y = graph.inputs[0], graph.outputs[0]
-    u = ir.val("u", dtype=y.dtype, shape=y.shape)
-    graph.inputs.append(u)
-    (found,) = differentiate(graph, y, [x], u)
-    found.dtype, found.shape = x.dtype, x.shape
-    graph.outputs[:] = [found]
+    model.graph.initializers["v"].const_value = ir.tensor(np.float32(-np.inf), name="v")
+    derive(model, model.graph.inputs[0])
     numbers = -np.random.default_rng(6).integers(1, 4, (2, 16, 7, 7)).astype(np.float32)
     leaf = torch.tensor(numbers, requires_grad=True)
     moved = leaf.transpose(2, 3) if "Transpose" in layout else leaf
@@ -238,16 +236,9 @@ JOINED = """
 def joined(body: str) -> tuple[ir.Model, Array, Array]:
     """The gradient's graph, and x, u with many ties."""
     model = ir.from_onnx_text(JOINED.replace("BODY", body))
-    graph = model.graph
-    graph.outputs[0].shape = None
-    ir.passes.common.ShapeInferencePass()(model)
-    x, y = graph.inputs[0], graph.outputs[0]
-    u = ir.val("u", dtype=y.dtype, shape=y.shape)
-    graph.inputs.append(u)
-    (found,) = differentiate(graph, y, [x], u)
-    found.dtype, found.shape = x.dtype, x.shape
-    graph.outputs[:] = [found]
-    ir.passes.common.RemoveUnusedNodesPass()(model)
+    y = model.graph.outputs[0]
+    y.shape = None
+    derive(model, model.graph.inputs[0])
     rng = np.random.default_rng(5)
     numbers = rng.integers(-2, 3, (2, 16, 9, 9)).astype(np.float64)
     return model, numbers, rng.standard_normal((2, *(int(str(axis)) for axis in (y.shape or ())[1:])))
@@ -306,17 +297,8 @@ def test_the_gradient_is_parted_behind_the_pool_and_so_are_the_masks() -> None:
 def test_gradients_at_what_pools_read_are_whole(at: str, pooled: str) -> None:
     """The masks of ReLUs may be left to pools only where nobody looks in between."""
     model = ir.from_onnx_text(JOINED.replace("BODY", f"y = {POOL}({pooled})"))
-    graph = model.graph
-    graph.outputs[0].shape = None
-    ir.passes.common.ShapeInferencePass()(model)
-    y = graph.outputs[0]
-    wrt = next(value for node in graph for value in node.outputs if value.name == at)
-    u = ir.val("u", dtype=y.dtype, shape=y.shape)
-    graph.inputs.append(u)
-    (found,) = differentiate(graph, y, [wrt], u)
-    found.dtype, found.shape = wrt.dtype, wrt.shape
-    graph.outputs[:] = [found]
-    ir.passes.common.RemoveUnusedNodesPass()(model)
+    model.graph.outputs[0].shape = None
+    derive(model, next(value for node in model.graph for value in node.outputs if value.name == at))
     rng = np.random.default_rng(9)
     x = rng.integers(-2, 1, (2, 16, 9, 9)).astype(np.float64)  # many windows without anything above 0
     values = {"a": torch.relu(torch.tensor(x)).requires_grad_()}

@@ -1,4 +1,4 @@
-"""Uses of every operator that writes at indices or picks by them; `test_vjp_more.py` states what holds at ties."""
+"""Uses of every operator that writes at indices or picks by them; `test_vjp_ties.py` states what holds at ties."""
 
 import numpy as np
 import torch
