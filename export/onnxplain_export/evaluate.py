@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from onnxplain.errors import ModelError
+from onnxplain.system import threads_of_a_run
 
 Feeds = Mapping[str, NDArray[Any]]
 LARGEST_PROTO = 1 << 30
@@ -32,6 +33,7 @@ def session_of(model: ir.Model | Path) -> onnxruntime.InferenceSession:
     """A quiet CPU session; what onnxruntime itself refuses becomes a ModelError."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = threads_of_a_run(None)
     try:
         if isinstance(model, Path):
             return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

@@ -27,6 +27,7 @@ from onnxplain.result import Result, how_made
 from onnxplain.run_sizes import RunSizes
 from onnxplain.sessions import Sessions
 from onnxplain.summing import run_chunk
+from onnxplain.system import cores
 from onnxplain.targets import Chosen, asked, resolve
 from onnxplain.tolerance import run_to
 from onnxplain.work import Work
@@ -44,10 +45,10 @@ class Explainer:
 
     `device` is "auto" (CUDA where it truly works), "cpu" or "cuda"; `providers` names onnxruntime's providers
     instead, with options that are added to ours (TF32 is off unless asked for). `threads` bounds the threads of one
-    run, and `rows` is how many images times steps it takes where memory allows; unless given, what suits the network
-    and the machine, measured where much is to be done and kept in the user's cache folder. Maps depend on it by
-    rounding alone. Raises BundleError for a bundle that is missing, altered (unless `verify` is False) or newer than
-    this version, DeviceError where the device isn't there.
+    run (one for each core that this process may use, in a container too), and `rows` is how many images times steps it
+    takes where memory allows; unless given, what suits the network and the machine, measured where much is to be done
+    and kept in the user's cache folder. Maps depend on it by rounding alone. Raises BundleError for a bundle that is
+    missing, altered (unless `verify` is False) or newer than this version, DeviceError where the device isn't there.
 
     `cache=True`, or ONNXPLAIN_CACHE=1, keeps graphs in that folder, too, as onnxruntime has made them ready: later
     processes open them sooner and in less memory, and their maps are the same. Each takes up to twice the network's
@@ -75,7 +76,7 @@ class Explainer:
         self.providers = choose(device, providers)
         ready = ReadyGraphs(self.bundle, most) if most else None
         self._sessions = Sessions(self.bundle, self.providers, threads, ready)
-        self._runs = RunSizes(self.bundle, self.providers[0], threads or os.cpu_count() or 1, rows)
+        self._runs = RunSizes(self.bundle, self.providers[0], threads or cores(), rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._reopen

@@ -3,17 +3,15 @@
 A method is a sum over steps, so any split gives the same map; only memory and speed depend on it.
 """
 
-import contextlib
 import itertools
 import math
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from onnxplain.errors import ParameterError
+from onnxplain.system import free_memory
 
 # On two cores with 32 MB of cache, a row of MobileNetV2's gradient (30 MB) takes 11.8 ms in runs of 2, 13.8 in runs
 # of 4 and 16.6 in runs of 16; of a small network's (2 MB) 1.7 ms in runs of 1, 1.2 in runs of 2 and 1.0 from 8 rows on.
@@ -24,11 +22,7 @@ BEST_BYTES = 64 * 10**6
 MOST_ROWS_ACCELERATED = 64
 # Of the memory that is free now; the rest is for the pictures, the sums, and whoever else is on the machine.
 SAFE_SHARE = 0.5
-FREE_WHERE_UNKNOWN = 2 * 10**9
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
-NO_LIMIT = 2**60
-"""Version 1 of control groups writes a number near 2^63 where there is none."""
 FRESH = 0.1
 """Seconds for which an amount of free memory holds: reading it takes half a millisecond, as long as a small map."""
 
@@ -128,12 +122,6 @@ def parse_memory(memory: float | str) -> int:
     return size
 
 
-def free_memory() -> int:
-    """Bytes that this process may still take: what the system has available, within the limit of its control group."""
-    known = [amount for amount in (_available(), _cgroup_room()) if amount is not None]
-    return min(known) if known else FREE_WHERE_UNKNOWN
-
-
 class _Lately:
     """What a function gave last, for as long as it is fresh; threads that ask at the same time may all call it."""
 
@@ -151,55 +139,3 @@ class _Lately:
 
 
 _LATELY = _Lately()
-
-
-def _available() -> int | None:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in (PROC / "meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS, other Unix: half of what is installed
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return None
-
-
-def _cgroup_room() -> int | None:
-    """Room under the memory limits of this process's control group and those above it; None where none is set."""
-    rooms = []
-    for folder, limit, usage in _cgroup_folders():
-        with contextlib.suppress(OSError, ValueError):  # "max" in version 2
-            most = int((folder / limit).read_text())
-            if most < NO_LIMIT:
-                rooms.append(max(0, most - _in_use(folder, usage)))
-    return min(rooms) if rooms else None
-
-
-def _in_use(folder: Path, usage: str) -> int:
-    """Bytes charged to a control group, less the file cache that the kernel drops first."""
-    charged = int((folder / usage).read_text())
-    for line in (folder / "memory.stat").read_text().splitlines():
-        name, _, amount = line.partition(" ")
-        if name in ("inactive_file", "total_inactive_file"):
-            charged -= int(amount)
-            break
-    return charged
-
-
-def _cgroup_folders() -> Iterator[tuple[Path, str, str]]:
-    two, one = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
-    # Inside a container the group's own path isn't mounted, and its limit is at the root.
-    yield CGROUP, *two
-    yield CGROUP / "memory", *one
-    try:
-        lines = (PROC / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        root, files = (CGROUP, two) if not controllers else (CGROUP / "memory", one)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        folder = root / path.lstrip("/")
-        while folder != root:
-            yield folder, *files
-            folder = folder.parent

@@ -17,6 +17,7 @@ from onnxplain.errors import BundleError, ModelError
 from onnxplain.providers import CPU, Place, Provider, confirm, place_of
 from onnxplain.ready_graphs import ReadyGraphs
 from onnxplain.runtime import onnxruntime
+from onnxplain.system import threads_of_a_run
 
 Array = NDArray[Any]
 Found = TypeVar("Found")
@@ -174,8 +175,7 @@ def session_options(threads: int | None = None) -> Any:
     """The settings of every session here, chosen for little memory: half of the defaults', at the same speed."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong comes as an exception; warnings are about the exporter's work
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads_of_a_run(threads)
     if _share_arena():
         options.add_session_config_entry("session.use_env_allocators", "1")
         # A pattern is one block for a whole run, kept for each batch size that was ever run.

@@ -9,7 +9,6 @@ from onnxplain.planner import (
     MOST_ROWS,
     Chunk,
     chunks,
-    free_memory,
     images_at_once,
     parse_memory,
     room,
@@ -148,59 +147,3 @@ def test_memory_that_is_given_is_not_asked_for(monkeypatch):
     assert room("3MB") == room("3MB", GB) == 3 * 10**6
     assert room(None, GB) == GB // 2
     assert rows_per_run(10**8, None, free=GB) == 5
-
-
-def machine(tmp_path, monkeypatch, available=8 * GB, group="0::/slice\n"):
-    """A pretended /proc and /sys/fs/cgroup."""
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/meminfo").write_text(f"MemTotal: 16000000 kB\nMemAvailable: {available // 1024} kB\n")
-    (tmp_path / "proc/self/cgroup").write_text(group)
-    monkeypatch.setattr(planner, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(planner, "CGROUP", tmp_path / "cgroup")
-    return tmp_path / "cgroup"
-
-
-def limited(folder, names, limit, used, cache=0):
-    folder.mkdir(parents=True)
-    (folder / names[0]).write_text(f"{limit}\n")
-    (folder / names[1]).write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 1\ninactive_file {cache}\n")
-
-
-TWO, ONE = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
-
-
-def test_free_memory_is_what_the_system_has_available(tmp_path, monkeypatch):
-    machine(tmp_path, monkeypatch)
-    assert free_memory() == pytest.approx(8 * GB, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("names", "folder", "group"),
-    [
-        (TWO, "", "0::/\n"),
-        (TWO, "slice/job", "0::/slice/job\n"),
-        (TWO, "slice", "0::/slice/job\n"),
-        (ONE, "memory", "4:memory:/\n"),
-        (ONE, "memory/slice", "3:cpu:/x\n4:memory:/slice\n"),
-    ],
-)
-def test_a_control_groups_limit_counts_less_what_is_used_without_the_cache(tmp_path, monkeypatch, names, folder, group):
-    root = machine(tmp_path, monkeypatch, group=group)
-    limited(root / folder, names, 3 * GB, 2 * GB, cache=GB // 2)
-    assert free_memory() == 3 * GB // 2
-
-
-def test_a_group_without_limit_or_over_it_is_understood(tmp_path, monkeypatch):
-    root = machine(tmp_path, monkeypatch)
-    limited(root, TWO, "max", 2 * GB)
-    assert free_memory() == pytest.approx(8 * GB, rel=1e-3)
-    limited(root / "slice", TWO, GB, 2 * GB)
-    assert free_memory() == 0
-
-
-def test_a_system_that_tells_nothing_still_gets_an_amount(tmp_path, monkeypatch):
-    monkeypatch.setattr(planner, "PROC", tmp_path)
-    monkeypatch.setattr(planner, "CGROUP", tmp_path)
-    monkeypatch.delattr("os.sysconf")
-    assert free_memory() == planner.FREE_WHERE_UNKNOWN

@@ -29,6 +29,7 @@ from onnxplain.planner import MOST_ROWS_ACCELERATED, parse_memory, useful_rows
 from onnxplain.presets import split_method
 from onnxplain.providers import CPU, choose, name_of
 from onnxplain.runtime import onnxruntime
+from onnxplain.system import cores
 from onnxplain.targets import class_of
 from onnxplain.version import __version__
 
@@ -89,7 +90,7 @@ class Job:
         if self.output.format == "parquet":
             parquet.version()  # where pyarrow is missing, that is to be known before the first picture
         self._most_failures = _check_failures(max_failures)
-        self._workers = workers or os.cpu_count() or 1
+        self._workers = workers or cores()
         by_name = _methods(methods)
         there = read_description(self.out)
         provider = name_of(choose(device)[0])
@@ -326,8 +327,8 @@ class _Asked:
 
     def settled(self, explainer: Explainer, methods: Mapping[str, Any], there: Running | None) -> Running:
         """How the job runs, but for the size of its batches."""
-        cores, on_cpu = os.cpu_count() or 1, self.provider == CPU
-        usual = there or Running(cores if on_cpu else 1, 1 if on_cpu else cores, 0, MEMORY, 0, self.provider)
+        everything, on_cpu = cores(), self.provider == CPU
+        usual = there or Running(everything if on_cpu else 1, 1 if on_cpu else everything, 0, MEMORY, 0, self.provider)
         lanes, threads = self.lanes or usual.lanes, self.threads or usual.threads
         rows = self.rows or usual.rows or (_rows(explainer, methods, threads) if on_cpu else MOST_ROWS_ACCELERATED)
         memory = usual.memory if self.memory is None else parse_memory(self.memory) // lanes
