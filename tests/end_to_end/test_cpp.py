@@ -19,6 +19,7 @@ from cpp_runtime import MissingError
 from onnxplain import Explainer
 from onnxplain.errors import OnnxplainError
 from onnxplain.preprocessing import PRESETS, prepare, preset_steps
+from onnxplain.system import threads_of_a_run
 from onnxplain_export import export, export_single
 from onnxplain_export.methods import METHODS
 
@@ -392,6 +393,18 @@ def test_what_python_alone_has_is_said(engine: Engine, bundle: Path, rows: np.nd
     for (_, words), answer in zip(calls, engine.answers(jobs), strict=True):
         assert answer.error is not None
         assert words in answer.error[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no process to processors")
+def test_runs_take_as_many_threads_as_the_process_may_use(engine: Engine, bundle: Path) -> None:
+    every = os.sched_getaffinity(0)
+    assert engine.answer(bundle=bundle, what="open").entries["threads"] == threads_of_a_run(None)
+    os.sched_setaffinity(0, {min(every)})
+    try:
+        bound = engine.answer(bundle=bundle, what="open").entries["threads"]
+        assert bound == threads_of_a_run(None) == int((os.cpu_count() or 1) > 1)
+    finally:
+        os.sched_setaffinity(0, every)
 
 
 def test_the_sanitizers_find_nothing(

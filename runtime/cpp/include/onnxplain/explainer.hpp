@@ -8,7 +8,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -156,8 +155,7 @@ class Explainer {
                        std::int64_t images) const {
     const std::int64_t beside = graph.bytes_per_run + held.call + images * held.image;
     const std::int64_t a_row = graph.bytes_per_row + held.row / targets;
-    const auto cores = static_cast<std::int64_t>(std::thread::hardware_concurrency());
-    const std::int64_t threads = settings_.threads ? *settings_.threads : std::max<std::int64_t>(1, cores);
+    const std::int64_t threads = settings_.threads ? *settings_.threads : cores_;
     const std::int64_t wanted =
         settings_.rows ? *settings_.rows * targets : useful_rows(graph.bytes_per_row, threads, MOST_ROWS);
     return rows_per_run(a_row, memory, targets, wanted, beside);
@@ -279,6 +277,7 @@ class Explainer {
 
   std::shared_ptr<const Bundle> bundle_;
   Settings settings_;
+  int cores_ = cores();
   std::shared_ptr<Sessions> sessions_;
 };
 

@@ -8,9 +8,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <fstream>
-#include <optional>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -18,6 +15,7 @@
 
 #include "onnxplain/array.hpp"
 #include "onnxplain/error.hpp"
+#include "onnxplain/system.hpp"
 #include "onnxplain/value.hpp"
 
 namespace onnxplain {
@@ -27,9 +25,6 @@ namespace onnxplain {
 constexpr std::int64_t MOST_ROWS = 16, LEAST_ROWS = 2, BEST_BYTES = 64'000'000;
 // Of the memory that is free now; the rest is for the pictures, the sums, and whoever else is on the machine.
 constexpr double SAFE_SHARE = 0.5;
-constexpr std::int64_t FREE_WHERE_UNKNOWN = 2'000'000'000;
-// Version 1 of control groups writes a number near 2^63 where there is no limit.
-constexpr std::int64_t NO_LIMIT = std::int64_t{1} << 60;
 
 // What one run of a graph takes: some of the images, some of the steps; the `first` or `last` of these images.
 struct Chunk {
@@ -101,69 +96,6 @@ inline std::int64_t parse_memory(const Memory& memory) {
   }
   if (size < 1) throw ParameterError("memory=" + shown(memory) + " must be more than 0");
   return size;
-}
-
-namespace free_memory_of {
-
-inline std::optional<std::int64_t> number_in(const std::string& file) {
-  std::ifstream stream(file);
-  std::int64_t number = 0;
-  return stream >> number ? std::optional(number) : std::nullopt;  // "max" in version 2 is none
-}
-
-// The number behind a name in a file of names and numbers, "MemAvailable:  123 kB".
-inline std::optional<std::int64_t> named_in(const std::string& file, const std::vector<std::string>& names) {
-  std::ifstream stream(file);
-  for (std::string line; std::getline(stream, line);) {
-    std::istringstream words(line);
-    std::string name;
-    std::int64_t number = 0;
-    if (words >> name >> number && std::find(names.begin(), names.end(), name) != names.end()) return number;
-  }
-  return std::nullopt;
-}
-
-// Room under the memory limit of a control group; none where none is set.
-inline std::optional<std::int64_t> room_in(const std::string& folder, const char* limit, const char* usage) {
-  const auto most = number_in(folder + "/" + limit), charged = number_in(folder + "/" + usage);
-  if (!most || !charged || *most >= NO_LIMIT) return std::nullopt;
-  // Less the file cache that the kernel drops first.
-  const auto cached = named_in(folder + "/memory.stat", {"inactive_file", "total_inactive_file"});
-  return std::max<std::int64_t>(0, *most - *charged + cached.value_or(0));
-}
-
-inline std::vector<std::optional<std::int64_t>> groups() {
-  const std::string root = "/sys/fs/cgroup";
-  const auto two = [](const std::string& folder) { return room_in(folder, "memory.max", "memory.current"); };
-  const auto one = [](const std::string& folder) {
-    return room_in(folder, "memory.limit_in_bytes", "memory.usage_in_bytes");
-  };
-  // Inside a container the group's own path isn't mounted, and its limit is at the root.
-  std::vector<std::optional<std::int64_t>> rooms = {two(root), one(root + "/memory")};
-  std::ifstream stream("/proc/self/cgroup");
-  for (std::string line; std::getline(stream, line);) {
-    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    const bool unified = controllers.empty();
-    if (!unified && ("," + controllers + ",").find(",memory,") == std::string::npos) continue;
-    for (std::string path = line.substr(second + 1); path.size() > 1; path = path.substr(0, path.rfind('/')))
-      rooms.push_back(unified ? two(root + path) : one(root + "/memory" + path));
-  }
-  return rooms;
-}
-
-}  // namespace free_memory_of
-
-// Bytes that this process may still take: what the system has available, within the limit of its control group.
-inline std::int64_t free_memory() {
-  auto known = free_memory_of::groups();
-  const auto available = free_memory_of::named_in("/proc/meminfo", {"MemAvailable:"});
-  if (available) known.emplace_back(*available * 1024);
-  std::optional<std::int64_t> least;
-  for (const auto& each : known)
-    if (each && (!least || *each < *least)) least = each;
-  return least.value_or(FREE_WHERE_UNKNOWN);
 }
 
 // What was free a tenth of a second ago at most: asking the system takes as long as a small network's run.

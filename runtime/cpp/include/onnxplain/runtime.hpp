@@ -9,6 +9,8 @@
 #include <optional>
 #include <string>
 
+#include "onnxplain/system.hpp"
+
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
@@ -44,7 +46,7 @@ inline Runtime& runtime() {
 inline Ort::SessionOptions session_options(std::optional<int> threads, const Configure& configure = {}) {
   Ort::SessionOptions options;
   options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);  // what goes wrong comes as an exception
-  if (threads) options.SetIntraOpNumThreads(*threads);
+  options.SetIntraOpNumThreads(threads_of_a_run(threads));
   if (runtime().shared_arena) {
     options.AddConfigEntry("session.use_env_allocators", "1");
     // A pattern is one block for a whole run, kept for each batch size that was ever run.
