@@ -83,7 +83,7 @@ def _contenders(subject: Subject) -> tuple[dict[str, MapOf], dict[str, str]]:
 
 def forward(subject: Subject) -> MapOf:
     """onnxruntime on the file that we were given, nothing set but the threads."""
-    session = subject.session(subject.file)
+    session = subject.session(subject.forward_file)
     ((name, rows),) = feeds_of_model(subject).items()
     if session.get_inputs()[0].shape[0] != 1:
         return lambda: session.run(None, {name: rows})[0]
@@ -93,7 +93,7 @@ def forward(subject: Subject) -> MapOf:
 
 def feeds_of_model(subject: Subject) -> dict[str, Array]:
     """The pictures by the name and in the type that the file wants."""
-    entry = onnx.load(subject.file, load_external_data=False).graph
+    entry = onnx.load(subject.forward_file, load_external_data=False).graph
     weights = {tensor.name for tensor in entry.initializer}
     (image,) = (value for value in entry.input if value.name not in weights)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)

@@ -9,7 +9,7 @@ import onnxruntime
 
 from bench_gradient import FORWARD, GRAPH, feeds_of_graph, feeds_of_model
 from bench_rounds import Timing
-from bench_subject import PROVIDERS, Subject
+from bench_subject import Subject
 
 RUNS, WARMUP = 10, 3
 # What enters and leaves the runtime's blocked layout, and its copies between axes.
@@ -19,7 +19,7 @@ GROUPS = {"ReorderInput": "layout changes", "ReorderOutput": "layout changes", "
 def measure(subject: Subject, _: Timing) -> dict[str, Any]:
     """Prints the table; there is nothing to record."""
     graphs = {
-        FORWARD: (subject.file, feeds_of_model(subject)),
+        FORWARD: (subject.forward_file, feeds_of_model(subject)),
         GRAPH: (subject.bundle("gradient") / "gradient.onnx", None),
     }
     profiles = {}
@@ -36,7 +36,7 @@ def _profile(subject: Subject, file: Path, feeds: Any) -> dict[str, tuple[float,
     options.intra_op_num_threads = subject.threads
     options.enable_profiling = True
     options.profile_file_prefix = str(subject.work / "profile")
-    session = onnxruntime.InferenceSession(str(file), options, providers=PROVIDERS[subject.device])
+    session = onnxruntime.InferenceSession(str(file), options, providers=subject.providers)
     feeds = feeds_of_graph(subject, session) if feeds is None else feeds
     for _ in range(WARMUP + RUNS):
         session.run(None, feeds)

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from bench_networks import NETWORKS, Network, images, module_and_file
 from bench_results import code_version
 from onnxplain import Explainer
+from onnxplain.providers import choose
 from onnxplain_export import export
 
 Array = NDArray[Any]
 
 SEGMENTED_CLASS = 1
-PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"})]}
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -63,6 +63,16 @@ class Subject:
         """The ONNX file."""
         return self._both[1]
 
+    @property
+    def forward_file(self) -> Path:
+        """The same; in half precision, in which nobody gave it to us, a bundle's graph of its scores."""
+        return self.file if self.precision == "float32" else self.bundle("gradient") / "forward.onnx"
+
+    @property
+    def providers(self) -> list[Any]:
+        """Those of the engine, with its options."""
+        return choose(self.device, half=self.precision == "float16")
+
     @cached_property
     def array(self) -> Array:
         """The pictures, float32 [batch, 3, side, side]."""
@@ -100,11 +110,11 @@ class Subject:
         return Explainer(self.bundle(*methods), device=self.device, threads=self.threads, verify=False)
 
     def session(self, file: Path) -> Any:
-        """An onnxruntime session with nothing set but the threads."""
+        """An onnxruntime session with nothing set but the threads, and on CUDA the engine's options."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = self.threads
-        return onnxruntime.InferenceSession(str(file), options, providers=PROVIDERS[self.device])
+        return onnxruntime.InferenceSession(str(file), options, providers=self.providers)
 
     def tensor(self, array: Array | None = None) -> Any:
         """The pictures as torch takes them."""

@@ -73,7 +73,7 @@ class Explainer:
         self._reopen = (os.path.abspath(path), device, providers, threads, verify, rows, cache)
         most = allowed_bytes(cache) if verify else 0
         self.bundle: Bundle = read_bundle(path, verify, weights=not most)
-        self.providers = choose(device, providers)
+        self.providers = choose(device, providers, half=self.bundle.precision == "float16")
         ready = ReadyGraphs(self.bundle, most) if most else None
         self._sessions = Sessions(self.bundle, self.providers, threads, ready)
         self._runs = RunSizes(self.bundle, self.providers[0], threads or cores(), rows)

@@ -52,18 +52,26 @@ class Chunk:
         return replace(self, images=parts[0]), replace(self, images=parts[1])
 
 
-def chunks(images: int, steps: int, rows: int) -> Iterator[Chunk]:
-    """Runs of at most `rows` rows (images times steps) that cover everything; the steps of the same images together."""
+def chunks(images: int, steps: int, rows: int, alike: bool = False) -> Iterator[Chunk]:
+    """Runs of at most `rows` rows (images times steps) that cover everything; the steps of the same images together.
+
+    With `alike` all have the same number of rows where that is possible with no more than twice as many runs.
+    """
     together = max(1, rows // steps)
-    for image_part in _split(images, together):
+    for image_part in _split(images, together, alike):
         taken = image_part.stop - image_part.start
-        for step_part in _split(steps, max(1, rows // taken)):
+        for step_part in _split(steps, max(1, rows // taken), alike):
             yield Chunk(image_part, step_part, step_part.start == 0, step_part.stop == steps)
 
 
-def _split(total: int, most: int) -> list[slice]:
-    """Slices of nearly equal length, none longer than `most`, the longer ones first: later runs reuse their memory."""
+def _split(total: int, most: int, alike: bool = False) -> list[slice]:
+    """Slices of nearly equal length, none longer than `most`, the longer ones first: later runs reuse their memory.
+
+    With `alike` there are up to twice as many if that makes them equal.
+    """
     count = -(-total // most)
+    if alike:
+        count = next((parts for parts in range(count, min(2 * count, total) + 1) if parts and not total % parts), count)
     shorter, longer = divmod(total, count) if count else (0, 0)
     edges = [number * shorter + min(number, longer) for number in range(count + 1)]
     return [slice(low, high) for low, high in itertools.pairwise(edges)]

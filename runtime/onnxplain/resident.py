@@ -14,7 +14,7 @@ from onnxplain import summing
 from onnxplain.bundle import Graph, GraphInput
 from onnxplain.errors import ModelError
 from onnxplain.planner import Chunk
-from onnxplain.providers import Place, confirm
+from onnxplain.providers import NO_FALLBACK, Place, confirm
 from onnxplain.runtime import onnxruntime
 from onnxplain.sessions import MemoryRanOutError, Sessions, cast, ran_out, session_options
 from onnxplain.summing import Feed
@@ -164,7 +164,7 @@ def bound_run(
 def adding(place: Place, part: int) -> Any:
     """The session that adds parts of the type with this number to sums."""
     session = onnxruntime.InferenceSession(
-        ADDING[0] + bytes([part]) + ADDING[1], session_options(1), providers=place.providers
+        ADDING[0] + bytes([part]) + ADDING[1], session_options(1), providers=place.providers, **NO_FALLBACK
     )
     confirm(session, place.providers)
     return session

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxplain.bundle import Bundle, Graph
 from onnxplain.bundle_files import refuse_replaced
 from onnxplain.errors import BundleError, ModelError
-from onnxplain.providers import CPU, Place, Provider, confirm, place_of
+from onnxplain.providers import CPU, NO_FALLBACK, Place, Provider, confirm, place_of
 from onnxplain.ready_graphs import ReadyGraphs
 from onnxplain.runtime import onnxruntime
 from onnxplain.system import threads_of_a_run
@@ -154,7 +154,8 @@ class Sessions:
         try:
             if session is None:
                 options = session_options(self._threads)
-                session = onnxruntime.InferenceSession(str(file), options, providers=list(self._providers))
+                providers = list(self._providers)
+                session = onnxruntime.InferenceSession(str(file), options, providers=providers, **NO_FALLBACK)
         except Exception as error:  # as in run
             refuse_replaced(self._bundle)
             first = str(error).splitlines()[0]
@@ -164,7 +165,6 @@ class Sessions:
         refuse_replaced(self._bundle)
         give_back_freed()  # opening leaves a quarter of what it took behind
         confirm(session, self._providers)
-        session.disable_fallback()  # a run that fails would be done again on the CPU, without a word to the caller
         missing = {entry.name for entry in graph.inputs} ^ {entry.name for entry in session.get_inputs()}
         if missing:
             raise BundleError(f"{file} and explainer.json disagree about the inputs {', '.join(sorted(missing))}")
@@ -212,7 +212,7 @@ def shrinking(place: Place) -> Any:
     """Options with which a run gives its device's memory back when it ends; None where onnxruntime can't do that."""
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", place.arena)
-    session = onnxruntime.InferenceSession(NOTHING, session_options(1), providers=place.providers)
+    session = onnxruntime.InferenceSession(NOTHING, session_options(1), providers=place.providers, **NO_FALLBACK)
     try:
         session.run(None, {"x": np.zeros(1, np.float32)}, options)
     except Exception as error:  # it knows no such arena; then what runs took stays with their sessions

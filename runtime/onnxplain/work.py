@@ -319,7 +319,9 @@ class Work:
         return {**picked, "image": Feed(np.asarray(rows, np.float32), per_image=True)}
 
     def _chunks(self, graph: Graph, steps: int, images: int | None = None) -> list[Chunk]:
-        return list(chunks(self.count if images is None else images, steps, self.rows_per_run(graph, self.asked.count)))
+        rows, count = self.rows_per_run(graph, self.asked.count), self.count if images is None else images
+        # On CUDA onnxruntime plans every convolution anew when the number of rows is another than in the run before.
+        return list(chunks(count, steps, rows, alike=self.sessions.place is not None))
 
 
 def _cut(value: Any, images: Array, count: int, rank: int | None) -> Any:

@@ -142,6 +142,19 @@ def test_what_is_free_is_asked_once_in_a_while(monkeypatch):
     assert len(asked) == 3
 
 
+@pytest.mark.parametrize("rows", [1, 2, 5, 16, 64])
+def test_runs_are_of_one_size_where_that_takes_few_more(rows):
+    for images in (1, 3, 4, 7, 10):
+        for steps in (1, 25, 50, 113, 225, 500):
+            usual, alike = list(chunks(images, steps, rows)), list(chunks(images, steps, rows, alike=True))
+            assert sum(chunk.rows for chunk in alike) == images * steps
+            assert max(chunk.rows for chunk in alike) <= max(rows, 1)
+            assert len(alike) <= 2 * len(usual)
+    for steps, most, size in ((225, 64, 45), (500, 64, 50), (96, 64, 48), (64, 64, 64)):
+        assert {chunk.rows for chunk in chunks(2, steps, most, alike=True)} == {size}
+    assert {chunk.rows for chunk in chunks(1, 113, 64, alike=True)} == {57, 56}  # a prime number has no equal parts
+
+
 def test_memory_that_is_given_is_not_asked_for(monkeypatch):
     monkeypatch.setattr(planner, "free_memory", lambda: 1 / 0)
     assert room("3MB") == room("3MB", GB) == 3 * 10**6

@@ -1,5 +1,6 @@
 """Choosing where to run, on machines that are pretended by replacing what onnxruntime and the system answer."""
 
+import json
 import warnings
 from types import ModuleType
 
@@ -86,8 +87,33 @@ def test_options_that_are_given_come_before_ours(monkeypatch, named, expected):
 
 def test_tf32_is_off_unless_asked_for(monkeypatch):
     pretend(monkeypatch, GPU_BUILD)
-    for chosen in (choose("cuda"), choose("auto"), choose(providers=[CUDA])):
-        assert options_of(chosen[0])["use_tf32"] == "0"
+    for half in (False, True):  # half precision has no use of it, but without it no tensor cores
+        for chosen in (choose("cuda", half=half), choose("auto", half=half), choose(providers=[CUDA], half=half)):
+            assert options_of(chosen[0])["use_tf32"] == str(int(half))
+        given = [(CUDA, {"use_tf32": "7"})]
+        assert options_of(choose(providers=given, half=half)[0])["use_tf32"] == "7"
+
+
+@pytest.mark.parametrize(("version", "said"), [("1.22.0", 1), ("1.27.4", 1), ("1.28.0", 0), ("2.0.0rc1", 0)])
+def test_an_onnxruntime_that_lacks_operators_on_cuda_is_mentioned_once(monkeypatch, caplog, version, said):
+    pretend(monkeypatch, GPU_BUILD)
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    providers._say_what_is_missing.cache_clear()
+    for _ in range(2):
+        assert providers.name_of(choose("cuda")[0]) == CUDA
+    words = f"onnxruntime {version} has no CUDA kernels"
+    assert [words in record.message for record in caplog.records] == [True] * said
+
+
+def test_a_bundle_in_half_precision_takes_the_options_for_it(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("onnxplain.explainer.choose", lambda *_, half: asked.append(half) or [CPU])
+    Explainer(write_toy_bundle(tmp_path / "single"))
+    description = write_toy_bundle(tmp_path / "half") / "explainer.json"
+    half = {**json.loads(description.read_text()), "arithmetic": {"precision": "float16", "scale": 1.0}}
+    description.write_text(json.dumps(half))
+    Explainer(tmp_path / "half")
+    assert asked == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -145,8 +171,8 @@ def test_a_session_that_fell_back_is_an_error(tmp_path):
 
 def test_the_trial_model_runs():
     session = onnxruntime.InferenceSession(TRIAL_MODEL, providers=[CPU])
-    assert session.run(None, {"x": np.array([-2], np.float32)})[0].tolist() == [0]
-    assert session.run(None, {"x": np.array([3], np.float32)})[0].tolist() == [3]
+    for value in (-2.0, 3.0):
+        assert session.run(None, {"x": np.full((1, 1, 1, 1), value, np.float32)})[0].item() == max(0, value)
 
 
 def test_the_real_trial_prints_nothing_and_says_cpu_where_there_is_no_cuda(capfd):

@@ -29,6 +29,19 @@ def moved(explainer):
     return explainer
 
 
+@pytest.fixture(autouse=True)
+def asked_for(monkeypatch):
+    """Lets both paths have the same runs, those of one size; the list says for which that was asked."""
+    asked = []
+
+    def of_one_size(images, steps, rows, alike):
+        asked.append(alike)
+        return chunks(images, steps, rows, alike=True)
+
+    monkeypatch.setattr("onnxplain.work.chunks", of_one_size)
+    return asked
+
+
 @pytest.fixture
 def pair(folder):
     """The toy network on both paths, in runs of so many rows."""
@@ -54,6 +67,12 @@ def same(found, expected):
 def test_runs_of_any_size_have_the_same_map(pair, rows, size, method, targets):
     usual, there = pair(size)
     same(there.explain(rows, method, targets=targets), usual.explain(rows, method, targets=targets))
+
+
+def test_runs_on_a_device_are_of_one_size(pair, rows, asked_for):
+    for explainer in pair():
+        explainer.explain(rows, "smoothgrad")
+    assert asked_for == [False, True]
 
 
 @pytest.mark.parametrize("method", METHODS)
