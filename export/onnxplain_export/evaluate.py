@@ -34,6 +34,7 @@ def session_of(model: ir.Model | Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads_of_a_run(None)
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # proofs go from one session to the next
     try:
         if isinstance(model, Path):
             return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

@@ -176,6 +176,8 @@ def session_options(threads: int | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong comes as an exception; warnings are about the exporter's work
     options.intra_op_num_threads = threads_of_a_run(threads)
+    # Else a session's threads look for work for tens of milliseconds after its run, on cores that the next one needs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if _share_arena():
         options.add_session_config_entry("session.use_env_allocators", "1")
         # A pattern is one block for a whole run, kept for each batch size that was ever run.

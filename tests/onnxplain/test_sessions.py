@@ -60,3 +60,7 @@ def test_the_arena_grows_by_what_is_asked_for_and_not_to_the_next_power_of_two(t
 def test_a_run_that_fails_is_not_done_again_elsewhere(explainer, rows):
     explainer.explain(rows)
     assert {session._enable_fallback for session in explainer._sessions._open.values()} == {False}
+
+
+def test_threads_do_not_go_on_spinning_when_their_run_has_ended():
+    assert session_options().get_session_config_entry("session.force_spinning_stop") == "1"

@@ -53,7 +53,9 @@ export class Sessions {
   constructor(ort, store, { providers, threads }) {
     this.#ort = ort;
     this.#store = store;
-    this.#options = { executionProviders: providers, logSeverityLevel: 4 };
+    // Else a session's threads look for work for tens of milliseconds after its run, on cores that the next one needs.
+    const extra = { session: { force_spinning_stop: "1" } };
+    this.#options = { executionProviders: providers, logSeverityLevel: 4, extra };
     if (threads) this.#options.intraOpNumThreads = threads;
   }
 
