@@ -31,7 +31,7 @@ CUDA_OPTIONS = {
 }
 # Where TF32 is off, onnxruntime keeps all convolutions from the tensor cores (its cuda/nn/conv.cc), half ones as well.
 CUDA_OPTIONS_IN_HALF = {**CUDA_OPTIONS, "use_tf32": "1"}
-COMPLETE = (1, 28)
+COMPLETE = (1, 27)
 """The version of onnxruntime from which on CUDA has every operator of our graphs at their opset, 20."""
 DEVICES = ("auto", "cpu", "cuda")
 NVIDIA = (CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
