@@ -235,6 +235,7 @@ class Job:
             from onnxplain.jobs.ray_engine import make_with_ray  # ray is an extra, and takes a second to load
 
             make_with_ray(self, source, done, notice)
+            storage.remove_leftovers(self.out / shards.FOLDER)  # an actor that died leaves its unfinished shard
         else:
             self.make_shards(source, done, notice)
 
