@@ -2,6 +2,9 @@
 
 Makes its own virtual environment (.venv) on a fresh machine, where Python 3.11 and pip are all there is.
 Words after `--` go to pytest; `--no-install` uses the environment as it is.
+
+The tests of a file run one after the other, two files at a time: most of them keep one core busy, and those that measure
+memory or need a second core should have it. `-- -n 0` runs all in one process.
 """
 
 import argparse
@@ -16,7 +19,7 @@ CHECKS = {
     "ruff format": ["ruff", "format", "--check", "."],
     "ruff": ["ruff", "check", "."],
     "mypy": ["mypy"],
-    "pytest": ["pytest"],
+    "pytest": ["pytest", "--numprocesses=2", "--dist=loadfile"],
     "documents": [str(Path("tools") / "docs.py"), "--check"],
 }
 
@@ -41,7 +44,9 @@ def _passes(python: Path, name: str, pytest_arguments: list[str]) -> bool:
     print(f"== {name}", flush=True)
     module = [] if command[0].endswith(".py") else ["-m"]
     extra = pytest_arguments if name == "pytest" else []
-    finished = subprocess.run([str(python), *module, *command, *extra], cwd=ROOT, env=dict(os.environ), check=False)
+    # torch would start a thread for each core in each process, and they would wait for one another.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    finished = subprocess.run([str(python), *module, *command, *extra], cwd=ROOT, env=environment, check=False)
     return finished.returncode == 0
 
 

@@ -6,6 +6,7 @@ features and gradients of zeros, whose maps are zeros.
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,15 @@ def find_cam(name: str) -> Cam:
 
 def weighted(features: Array, weights: Array) -> Maps:
     """Σ_k w_k A_k for weights [N, T, K]."""
-    return np.einsum("ntk,nkhw->nthw", weights.astype(np.float64), features.astype(np.float64))
+    count, channels, height, width = features.shape
+    places = features.reshape(count, channels, height * width).astype(np.float64)
+    return (weights.astype(np.float64) @ places).reshape(*weights.shape[:2], height, width)
+
+
+def means(values: Array) -> NDArray[np.float64]:
+    """The means over places of values [N, T, K, h, w]."""
+    height, width = values.shape[-2:]
+    return np.einsum("ntkhw->ntk", values, dtype=np.float64) / (height * width)  # without a copy in float64
 
 
 @cam("gradcam")
@@ -54,7 +63,7 @@ def gradcam(features: Array, gradients: Array) -> Maps:
 
     Selvaraju et al.: Grad-CAM (2017, arXiv:1610.02391), who keep the positive part.
     """
-    return weighted(features, gradients.mean(axis=(-2, -1), dtype=np.float64))
+    return weighted(features, means(gradients))
 
 
 @cam("gradcam_plus_plus")
@@ -195,11 +204,15 @@ def positive(maps: Array) -> Array:
 
 def enlarged(maps: Array, size: tuple[int, int]) -> Maps:
     """Maps [..., h, w] at the picture's size (H, W): bilinear, centres at half-integers, borders repeated."""
-    rows, columns = (
-        interpolation_matrix(source, target, "bilinear", antialias=False)
-        for source, target in zip(maps.shape[-2:], size, strict=True)
-    )
+    rows, columns = (_enlarging(source, target) for source, target in zip(maps.shape[-2:], size, strict=True))
     return rows @ maps.astype(np.float64) @ columns.T
+
+
+@lru_cache(maxsize=8)
+def _enlarging(source: int, target: int) -> Maps:
+    matrix = interpolation_matrix(source, target, "bilinear", antialias=False)
+    matrix.flags.writeable = False
+    return matrix
 
 
 def enlarged_in_bytes(maps: Array, size: tuple[int, int]) -> Maps:

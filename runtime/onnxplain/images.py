@@ -119,15 +119,27 @@ def read_images(
 
     `first` is the number of the first image, by which an array is named.
     """
-    found = []
-    for number, image in enumerate(listed(images, bundle), first):
+    found, ours = [], _are_rows(images, bundle)
+    # A batch is copied once; its images are parts of that, which a run takes as they are.
+    for number, image in enumerate(listed(images.copy() if ours else images, bundle), first):
         try:
-            found.append(read_image(image, number, bundle))
+            found.append(read_image(image, number, bundle, ours))
         except PictureError as error:
             if on_error is None:
                 raise
             on_error(_name(image, number), error)
     return found
+
+
+def _are_rows(images: Any, bundle: Bundle) -> bool:
+    """Whether the images are one array of rows as the network takes them."""
+    pictures = bool(bundle.steps) and bundle.image.dtype == "uint8"
+    return (
+        isinstance(images, np.ndarray)
+        and images.ndim == len(bundle.image.shape)
+        and images.dtype == bundle.image.dtype
+        and not pictures
+    )
 
 
 def _name(image: Any, number: int) -> str:
@@ -137,8 +149,10 @@ def _name(image: Any, number: int) -> str:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
 
 
-def read_image(image: Any, number: int, bundle: Bundle) -> Image:
+def read_image(image: Any, number: int, bundle: Bundle, ours: bool = False) -> Image:
     """One image from a path, a uint8 picture or an array in the network's shape; `number` names it in errors.
+
+    An array is copied unless it is `ours`, so that nobody changes it later.
 
     Where the network has several inputs, from a mapping of their names to these. A path is a picture's, or that of a
     .npy or .npz file with one example.
@@ -155,23 +169,23 @@ def read_image(image: Any, number: int, bundle: Bundle) -> Image:
     if bundle.others:
         names = ", ".join(repr(entry.name) for entry in bundle.inputs)
         raise ParameterError(f"the network has several inputs; give a mapping with {names}")
-    return _read(image, number, bundle)
+    return _read(image, number, bundle, ours)
 
 
-def _read(image: Any, number: int, bundle: Bundle) -> Image:
+def _read(image: Any, number: int, bundle: Bundle, ours: bool = False) -> Image:
     name = _name(image, number)
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         pixels = read_picture(path, is_upright(bundle.steps))
         return prepared_image(name, hashlib.sha256(path.read_bytes()).hexdigest(), pixels, bundle, path=path)
-    return image_of_array(name, np.asarray(image), bundle)
+    return image_of_array(name, np.asarray(image), bundle, ours)
 
 
-def image_of_array(name: str, array: NDArray[Any], bundle: Bundle) -> Image:
+def image_of_array(name: str, array: NDArray[Any], bundle: Bundle, ours: bool = False) -> Image:
     """One image from a uint8 picture, or from an array in the network's shape; PictureError where it doesn't fit."""
     if array.dtype == np.uint8 and bundle.steps:
         return prepared_image(name, _hash(array), _three_channels(name, array), bundle)
-    return _as_is(name, array, bundle)
+    return _as_is(name, array, bundle, ours)
 
 
 def _hash(array: NDArray[Any]) -> str:
@@ -204,14 +218,14 @@ def prepared_image(
     return Image(name, row, sha256, picture, box=prepared.box, original=original, path=path, upright=upright)
 
 
-def _as_is(name: str, array: NDArray[Any], bundle: Bundle) -> Image:
+def _as_is(name: str, array: NDArray[Any], bundle: Bundle, ours: bool) -> Image:
     if array.dtype.kind not in "fiub":
         raise PictureError(f"{name}: an array of {array.dtype} is no image")
     if bundle.takes_pictures:
         raise PictureError(f"{name}: this file takes pictures, uint8 [H, W, 3], not {array.dtype} {list(array.shape)}")
     if np.dtype(bundle.image.dtype).kind in "iu" and array.dtype.kind not in "iub":
         raise PictureError(f"{name}: the input {bundle.image.name!r} takes whole numbers, not {array.dtype}")
-    row = array.astype(bundle.image.dtype)
+    row = array.astype(bundle.image.dtype, copy=not ours)
     has_batch_axis = array.ndim == len(bundle.image.shape) and array.shape[0] == 1
     row = row if has_batch_axis else row[None]
     _check_shape(name, row, bundle.image)

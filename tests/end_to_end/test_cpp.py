@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ import networks
 from cpp_engine import ROOT, Answer, Engine, Toolchain, build, difference, nudged, toolchain
 from cpp_runtime import MissingError
 from onnxplain import Explainer
-from onnxplain.errors import OnnxplainError
 from onnxplain.preprocessing import PRESETS, prepare, preset_steps
 from onnxplain.system import threads_of_a_run
 from onnxplain_export import export, export_single
 from onnxplain_export.methods import METHODS
+from refusals import bad_bundles, bad_calls, refusal
 
 VECTORS = ROOT / "tests" / "vectors"
 # Of gcc's checks; unoptimized, since optimizing what they add takes minutes.
@@ -267,94 +266,11 @@ def test_float_images_are_drawn_as_what_they_were(
     assert np.abs(answer.array("overlay").astype(int) - expected.overlay()).max() <= 1
 
 
-def bad_calls(rows: np.ndarray) -> list[dict[str, Any]]:
-    """Calls of explain that are refused."""
-    broken = rows[0].copy()
-    broken[0, 3, 4] = np.nan
-    return [
-        {"method": "smothgrad"},
-        {"method": "xyz"},
-        {"method": "rise_plus"},
-        {"method": "smoothgrad", "sample": 3},
-        {"method": "smoothgrad", "samples": 0},
-        {"method": "smoothgrad", "samples": 2.5},
-        {"method": "smoothgrad", "seed": 1048576},
-        {"method": "smoothgrad", "noise_of": "images"},
-        {"method": "gradient", "samples": 3},
-        {"method": "integrated_gradients", "baseline": "pink"},
-        {"method": "integrated_gradients", "baseline": np.zeros((2, 7), np.float32)},
-        {"method": "integrated_gradients", "rule": "trapezoid", "steps": 1},
-        {"method": "guided_integrated_gradients", "baseline": "random", "baselines": 2},
-        {"method": "occlusion", "window": 64},
-        {"method": "occlusion", "window": 3, "stride": 4},
-        {"method": "rise", "cells": 33},
-        {"method": "kernel_shap", "samples": 20},
-        {"method": "lime", "segments": np.zeros((3, 3), np.int64)},
-        {"method": "xrai", "segments": np.zeros((3, 3), np.int64)},
-        {"method": "gradcam", "layer": "relu_7"},
-        {"method": "gradcam", "relu": 1},
-        {"method": "gradient", "targets": 10},
-        {"method": "gradient", "targets": "zebra"},
-        {"method": "gradient", "targets": [1, 2]},
-        {"method": "gradient", "targets": [[1], [2]]},
-        {"method": "gradient", "top": 11},
-        {"method": "gradient", "top": 2, "targets": 1},
-        {"method": "gradient", "score": "logits"},
-        {"method": "occlusion", "score": "logit"},
-        {"method": "smoothgrad", "memory": "1MB"},
-        {"method": "smoothgrad", "memory": "lots"},
-        {"method": "gradient", "images": rows[0, :, 1:]},
-        {"method": "gradient", "images": rows[:, :1]},
-        {"method": "gradient", "images": broken},
-        {"method": "gradient", "images": np.full_like(rows[0], 3e38)},
-    ]
-
-
-def refusal(call: Callable[[], object]) -> tuple[str, str]:
-    """The kind and the words of the error that a call ends with."""
-    with pytest.raises(OnnxplainError) as caught:
-        call()
-    kinds = ("BundleError", "ParameterError", "PictureError", "ModelError")
-    found = next(kind.__name__ for kind in type(caught.value).__mro__ if kind.__name__ in kinds)
-    return found, str(caught.value)
-
-
 def test_bad_calls_have_the_same_words(engine: Engine, bundle: Path, python: Explainer, rows: np.ndarray) -> None:
     calls = [{"images": rows[:1], **call} for call in bad_calls(rows)]
     for call, answer in zip(calls, engine.answers([{"bundle": bundle, **as_job(call)} for call in calls]), strict=True):
         kept = {name: value for name, value in call.items() if name != "images"}
         assert answer.error == refusal(lambda kept=kept, call=call: python.explain(call["images"], **kept)), kept
-
-
-def bad_bundles(bundle: Path, folder: Path) -> Iterator[Path]:
-    """Bundles that can't be opened: none, empty, altered, incomplete, newer."""
-    yield folder / "none.explain"
-    (folder / "empty.explain").mkdir()
-    yield folder / "empty.explain"
-    yield bundle / "explainer.json"
-    description = (bundle / "explainer.json").read_text()
-    for number, (old, new) in enumerate(
-        [
-            ('"format": 1', '"format": 2'),
-            ('"format": 1', '"format": null'),
-            ('"outputs"', '"output"'),
-            ('"explains": "logits"', '"explains": "losses"'),
-            ('"forward.onnx"', '"../forward.onnx"'),
-            ('"colour"', '"color"'),
-            ('"graph": "noise"', '"graph": "nose"'),
-        ]
-    ):
-        changed = shutil.copytree(bundle, folder / f"changed{number}.explain")
-        (changed / "explainer.json").write_text(description.replace(old, new, 1))
-        yield changed
-    altered = shutil.copytree(bundle, folder / "altered.explain")
-    with (altered / "weights.data").open("r+b") as file:
-        file.seek(1000)
-        file.write(b"x")
-    yield altered
-    lacking = shutil.copytree(bundle, folder / "lacking.explain")
-    (lacking / "noise.onnx").unlink()
-    yield lacking
 
 
 def test_bad_bundles_have_the_same_words(engine: Engine, bundle: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import replace
 
 import cv2
@@ -7,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from onnxplain import Explainer, ParameterError
 from onnxplain.heatmap import heatmap, overlay
+from onnxplain.images import read_images, stack
 from toy_bundle import write_toy_bundle
 
 
@@ -122,6 +124,23 @@ def test_a_result_can_not_be_changed_by_assignment(explainer, pictures):
     with pytest.raises(AttributeError):
         result.method = "other"
     assert_allclose(result.probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_result_keeps_its_images_when_the_array_they_came_in_changes(explainer, dtype):
+    given = np.random.default_rng(5).normal(size=(3, 3, 8, 8)).astype(dtype)[::-1]
+    before = given.copy()
+    result = explainer.explain(given)
+    given[:] = 0
+    for image, row in zip(result.images, before, strict=True):
+        assert_array_equal(image.row[0], row.astype(np.float32))
+        assert image.sha256 == hashlib.sha256(row.tobytes()).hexdigest()
+
+
+def test_a_batch_is_copied_once(explainer):
+    images = read_images(np.ones((3, 3, 8, 8), np.float32), explainer.bundle)
+    batch = stack(images, explainer.bundle.image)
+    assert all(np.shares_memory(batch[number], image.row) for number, image in enumerate(images))
 
 
 def test_a_result_prints_as_one_line(explainer, pictures):

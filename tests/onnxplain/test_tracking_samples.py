@@ -180,7 +180,6 @@ def test_batches_with_and_without_labels_are_an_error():
         (object(), "object is no batch"),
         ([FOLDER / "weights.npy"], "give the arrays themselves"),
     ],
-    ids=str,
 )
 def test_what_can_not_be_samples_is_an_error(asked, message):
     with pytest.raises(ParameterError, match=message):
