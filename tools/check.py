@@ -3,8 +3,8 @@
 Makes its own virtual environment (.venv) on a fresh machine, where Python 3.11 and pip are all there is.
 Words after `--` go to pytest; `--no-install` uses the environment as it is.
 
-The tests of a file run one after the other, two files at a time: most of them keep one core busy, and those that measure
-memory or need a second core should have it. `-- -n 0` runs all in one process.
+The tests of a file run one after the other, two files at a time: most keep one core busy, and those that measure memory
+should not be many. `-- -n 0` runs all in one process.
 """
 
 import argparse

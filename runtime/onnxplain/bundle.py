@@ -93,6 +93,11 @@ class Graph:
         """Whether an input of this role has to be fed."""
         return any(entry.role == role for entry in self.inputs)
 
+    @property
+    def draws(self) -> bool:
+        """Whether a run draws noise or masks for its steps, the same for all of its images."""
+        return "draw" in (self.columns or ())
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:

@@ -18,7 +18,7 @@ PER_ROW = {"blur_integrated_gradients": 30.0, "guided_integrated_gradients": 36.
 PER_ROW_OTHERWISE = 2.0
 """For each row of a run: what it is fed, and what the loop makes of it."""
 AT_ONCE = 8.0
-"""For each target, once: one group's sums and its finished map."""
+"""For each target, once: one group's sums and its finished map. A run that draws has an image in each row."""
 LAYER = 12.0
 """Layers of features and of their gradients, for each image and target, in float64."""
 LAYER_LOOPS = ("cam", "scorecam", "ablation_cam", "recipro_cam", "guided_gradcam")
@@ -44,7 +44,8 @@ def held_by(bundle: Bundle, method: Method, parameters: Mapping[str, Any], targe
     loop = method.loop
     image = PER_IMAGE.get(loop, PER_IMAGE_OTHERWISE) * value_bytes * targets
     row = PER_ROW.get(loop, PER_ROW_OTHERWISE) * value_bytes * (targets if loop.startswith("blur") else 1)
-    call = AT_ONCE * value_bytes * targets
+    sums = AT_ONCE * value_bytes * targets
+    row, call = (row + sums, 0.0) if bundle.graphs[method.graph].draws else (row, sums)
     if loop in LAYER_LOOPS and bundle.layers:
         layers = _chosen(bundle, parameters)
         size = 4 * max(prod(axis for axis in layer.shape if isinstance(axis, int)) for layer in layers)

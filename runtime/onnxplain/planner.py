@@ -52,16 +52,34 @@ class Chunk:
         return replace(self, images=parts[0]), replace(self, images=parts[1])
 
 
-def chunks(images: int, steps: int, rows: int, alike: bool = False) -> Iterator[Chunk]:
+def chunks(images: int, steps: int, rows: int, alike: bool = False, shared: bool = False) -> Iterator[Chunk]:
     """Runs of at most `rows` rows (images times steps) that cover everything; the steps of the same images together.
 
-    With `alike` all have the same number of rows where that is possible with no more than twice as many runs.
+    They take all steps of few images, or with `shared` few steps of as many images as make the fewest runs: what is
+    drawn for a step is then drawn once for these. With `alike` all have the same number of rows where that is possible
+    with no more than twice as many runs.
     """
-    together = max(1, rows // steps)
+    together = _most_together(images, steps, rows) if shared else max(1, rows // steps)
     for image_part in _split(images, together, alike):
         taken = image_part.stop - image_part.start
         for step_part in _split(steps, max(1, rows // taken), alike):
-            yield Chunk(image_part, step_part, step_part.start == 0, step_part.stop == steps)
+            chunk = Chunk(image_part, step_part, step_part.start == 0, step_part.stop == steps)
+            yield chunk
+            if image_part.start == step_part.start == 0:
+                rows = chunk.rows  # no later run finds the memory of the first too small
+
+
+def _most_together(images: int, steps: int, rows: int) -> int:
+    """The most images for each run with which the runs are as few as they can be."""
+
+    def runs(together: int) -> int:
+        groups = -(-images // together)
+        fewer, larger = divmod(images, groups)
+        most = -(-images // groups)
+        first = -(-steps // (rows // most))  # runs of the first group, none of which is smaller than a later one
+        return larger * first + (groups - larger) * -(-steps // (most * -(-steps // first) // fewer))
+
+    return min(range(min(images, rows), 0, -1), key=runs, default=1)
 
 
 def _split(total: int, most: int, alike: bool = False) -> list[slice]:

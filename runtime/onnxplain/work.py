@@ -321,7 +321,7 @@ class Work:
     def _chunks(self, graph: Graph, steps: int, images: int | None = None) -> list[Chunk]:
         rows, count = self.rows_per_run(graph, self.asked.count), self.count if images is None else images
         # On CUDA onnxruntime plans every convolution anew when the number of rows is another than in the run before.
-        return list(chunks(count, steps, rows, alike=self.sessions.place is not None))
+        return list(chunks(count, steps, rows, alike=self.sessions.place is not None, shared=graph.draws))
 
 
 def _cut(value: Any, images: Array, count: int, rank: int | None) -> Any:

@@ -17,7 +17,7 @@ SIDE = 64
 @pytest.mark.parametrize("targets", [None, [[0, 4]] * 3])
 def test_every_method_of_a_bundle_has_the_same_map_to_the_last_bit(all_bundles, targets, monkeypatch):
     # A device's runs are of one size, where others are as large as they may be: the usual path gets the same ones.
-    monkeypatch.setattr("onnxplain.work.chunks", lambda *given, alike: chunks(*given, alike=True))
+    monkeypatch.setattr("onnxplain.work.chunks", lambda *given, **how: chunks(*given, **{**how, "alike": True}))
     images = np.random.default_rng(0).normal(size=(3, 3, SIDE, SIDE)).astype(np.float32)
     usual, there = (Explainer(all_bundles["honest"], device="cpu", threads=1, rows=4) for _ in range(2))
     there._sessions.place = Place(CPU, "cpu")

@@ -22,10 +22,11 @@ GB = 10**9
 @pytest.mark.parametrize("images", [0, 1, 2, 7, 33])
 @pytest.mark.parametrize("steps", [1, 3, 25, 100])
 @pytest.mark.parametrize("rows", [1, 2, 5, 32])
-def test_every_image_meets_every_step_once_and_no_run_is_too_large(images, steps, rows):
+@pytest.mark.parametrize("shared", [False, True])
+def test_every_image_meets_every_step_once_and_no_run_is_too_large(images, steps, rows, shared):
     met = np.zeros((images, steps), int)
     open_images = None
-    for chunk in chunks(images, steps, rows):
+    for chunk in chunks(images, steps, rows, shared=shared):
         part = met[chunk.images, chunk.steps]
         assert 1 <= part.size <= rows
         met[chunk.images, chunk.steps] += 1
@@ -47,6 +48,25 @@ def test_no_run_is_larger_than_the_one_before_it_so_that_memory_is_reused():
     """A run of eight rows after one of seven finds no block that is large enough, and takes twice the memory."""
     sizes = [chunk.steps.stop - chunk.steps.start for chunk in chunks(1, 36, 8)]
     assert sizes == [8, 7, 7, 7, 7]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 16, 64])
+def test_what_is_drawn_for_a_step_is_drawn_for_many_images_in_no_more_runs(rows):
+    for images in (1, 2, 3, 5, 16, 17, 33):
+        for steps in (1, 4, 25, 50):
+            usual, shared = list(chunks(images, steps, rows)), list(chunks(images, steps, rows, shared=True))
+            sizes = [chunk.rows for chunk in shared]
+            assert len(shared) <= len(usual)
+            assert max(sizes) == sizes[0]
+            assert drawn(shared) <= drawn(usual)
+    assert drawn(chunks(2, 8, 2, shared=True)) == 8
+    assert drawn(chunks(16, 25, 16, shared=True)) == 25
+    assert drawn(chunks(5, 25, 16, shared=True)) == 25
+
+
+def drawn(runs):
+    """How many draws the runs make together."""
+    return sum(chunk.steps.stop - chunk.steps.start for chunk in runs)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])

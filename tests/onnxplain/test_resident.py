@@ -34,9 +34,9 @@ def asked_for(monkeypatch):
     """Lets both paths have the same runs, those of one size; the list says for which that was asked."""
     asked = []
 
-    def of_one_size(images, steps, rows, alike):
+    def of_one_size(images, steps, rows, alike, shared):
         asked.append(alike)
-        return chunks(images, steps, rows, alike=True)
+        return chunks(images, steps, rows, alike=True, shared=shared)
 
     monkeypatch.setattr("onnxplain.work.chunks", of_one_size)
     return asked
