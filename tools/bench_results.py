@@ -1,7 +1,8 @@
 """The benchmark's file of results, tools/bench.json: what is there and still valid isn't measured again.
 
-Standard library only. {device: {"networks": {network: {part: result}}}}; each result says on which machine, with which
-versions and on which day it was measured.
+Standard library only. {device: {"networks": {network: {part: result}}, "elsewhere": {machine: networks}}}; each result
+says on which machine, with which versions and on which day it was measured. What was measured before on another machine
+than the last time is kept elsewhere.
 """
 
 import hashlib
@@ -45,16 +46,20 @@ def record(
 ) -> None:
     """Puts a result into the file, the networks in the order of their list; a void one without its figures."""
     results = read(file)
-    there = results.setdefault(device, {"networks": {}})
+    there = results.setdefault(device, {})
+    networks, elsewhere = there.setdefault("networks", {}), there.setdefault("elsewhere", {})
     kept = dict(result)
     kept["machine"] = machine(kept.pop("gpu", None))
     kept["date"] = date.today().isoformat()
     if kept.get("void"):
         kept = {key: kept[key] for key in OF_A_VOID_ONE if key in kept}
-    there["networks"].setdefault(network, {})[part] = _rounded(kept)
+    before = networks.get(network, {}).get(part)
+    elsewhere.get(kept["machine"], {}).get(network, {}).pop(part, None)
+    if before and before["machine"] != kept["machine"] and not before.get("void"):
+        elsewhere.setdefault(before["machine"], {}).setdefault(network, {})[part] = before
+    networks.setdefault(network, {})[part] = _rounded(kept)
     place = {name: number for number, name in enumerate(order)}
-    networks = sorted(there["networks"].items(), key=lambda entry: place.get(entry[0], len(place)))
-    there["networks"] = dict(networks)
+    there["networks"] = dict(sorted(networks.items(), key=lambda entry: place.get(entry[0], len(place))))
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     partial.replace(file)

@@ -39,7 +39,7 @@ def table() -> Iterator[str]:
 
 
 def gradient(title: str, found: Results) -> Iterator[str]:
-    """A line for each network, and the geometric means with the worst."""
+    """A line for each network, and the geometric means with the worst, those of other machines too."""
     counted = _parts(found, "gradient")
     figures = {name: entry["ratios"] for name, entry in counted.items() if entry.get("ratios")}
     if not figures:
@@ -49,8 +49,15 @@ def gradient(title: str, found: Results) -> Iterator[str]:
     for name, ratios in figures.items():
         milliseconds = 1000 * counted[name]["seconds"]["forward"]["median"]
         yield f"| {name} | {milliseconds:.3g} | {' | '.join(cell(ratios.get(key)) for key in RATIOS)} |"
-    means = [mean_and_worst(list(figures.values()), key) for key in RATIOS]
-    yield f"| **geometric mean** (worst) | | {' | '.join(means)} |"
+    yield f"| **geometric mean** (worst) | | {_means(list(figures.values()))} |"
+    for machine, networks in found.get("elsewhere", {}).items():
+        others = [entry["ratios"] for entry in _parts({"networks": networks}, "gradient").values()]
+        if others:
+            yield f"| {len(others)} networks on {machine} | | {_means(others)} |"
+
+
+def _means(ratios: list[Mapping[str, Any]]) -> str:
+    return " | ".join(mean_and_worst(ratios, key) for key in RATIOS)
 
 
 def methods(title: str, found: Results) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,6 +171,33 @@ def test_recorded_result_says_on_which_machine(tmp_path: Path) -> None:
     assert kept["machine"].endswith(", Card)")
     assert kept["versions"] == WHERE["versions"]
     assert "gpu" not in kept
+
+
+def test_what_another_machine_measured_before_is_kept_and_has_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "bench.json"
+
+    def measure(where: str, network: str, value: float, void: bool = False) -> dict[str, Any]:
+        monkeypatch.setattr(bench_results, "machine", lambda _: where)
+        measured = {**entry(**{"gradient ÷ forward": value}), "void": void}
+        bench_results.record("cpu", network, "gradient", measured, ["a", "b"], file)
+        return bench_results.read(file)["cpu"]
+
+    measure("2 cores (One)", "a", 2.0)
+    measure("2 cores (One)", "b", 8.0)
+    assert measure("2 cores (One)", "b", 4.5)["elsewhere"] == {}
+    measure("2 cores (Two)", "a", 3.0)
+    known = measure("2 cores (Two)", "b", 3.0)
+    means = [line for line in bench_table.gradient("CPU", known) if "|  |" not in line][-2:]
+    assert means[0].startswith("| **geometric mean** (worst) | | 3.00 (3.00) | ")
+    assert means[1].startswith("| 2 networks on 2 cores (One) | | 3.00 (4.50) | ")
+    assert measure("2 cores (One)", "a", 2.0)["elsewhere"].keys() == {"2 cores (One)", "2 cores (Two)"}
+    assert "a" not in measure("2 cores (One)", "a", 2.0)["elsewhere"]["2 cores (One)"]
+    # A void result takes no other's place elsewhere.
+    measure("2 cores (Two)", "b", 3.0, void=True)
+    known = measure("2 cores (One)", "b", 2.0)
+    assert "b" not in known["elsewhere"]["2 cores (Two)"]
 
 
 def test_recorded_results_make_a_table_and_are_of_listed_networks() -> None:
