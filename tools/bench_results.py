@@ -54,7 +54,9 @@ def record(
     if kept.get("void"):
         kept = {key: kept[key] for key in OF_A_VOID_ONE if key in kept}
     before = networks.get(network, {}).get(part)
-    elsewhere.get(kept["machine"], {}).get(network, {}).pop(part, None)
+    older = elsewhere.get(kept["machine"], {})
+    if part in older.get(network, {}):
+        del older[network][part]
     if before and before["machine"] != kept["machine"] and not before.get("void"):
         elsewhere.setdefault(before["machine"], {}).setdefault(network, {})[part] = before
     networks.setdefault(network, {})[part] = _rounded(kept)

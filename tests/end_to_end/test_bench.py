@@ -193,11 +193,12 @@ def test_what_another_machine_measured_before_is_kept_and_has_a_line(
     assert means[0].startswith("| **geometric mean** (worst) | | 3.00 (3.00) | ")
     assert means[1].startswith("| 2 networks on 2 cores (One) | | 3.00 (4.50) | ")
     assert measure("2 cores (One)", "a", 2.0)["elsewhere"].keys() == {"2 cores (One)", "2 cores (Two)"}
-    assert "a" not in measure("2 cores (One)", "a", 2.0)["elsewhere"]["2 cores (One)"]
+    assert "gradient" not in measure("2 cores (One)", "a", 2.0)["elsewhere"]["2 cores (One)"]["a"]
     # A void result takes no other's place elsewhere.
     measure("2 cores (Two)", "b", 3.0, void=True)
     known = measure("2 cores (One)", "b", 2.0)
     assert "b" not in known["elsewhere"]["2 cores (Two)"]
+    assert "gradient" not in known["elsewhere"]["2 cores (One)"]["b"]
 
 
 def test_recorded_results_make_a_table_and_are_of_listed_networks() -> None:
