@@ -133,13 +133,10 @@ def read_images(
 
 def _are_rows(images: Any, bundle: Bundle) -> bool:
     """Whether the images are one array of rows as the network takes them."""
-    pictures = bool(bundle.steps) and bundle.image.dtype == "uint8"
-    return (
-        isinstance(images, np.ndarray)
-        and images.ndim == len(bundle.image.shape)
-        and images.dtype == bundle.image.dtype
-        and not pictures
-    )
+    if not isinstance(images, np.ndarray) or images.dtype != bundle.image.dtype:
+        return False
+    pictures = images.dtype == np.uint8 and bundle.steps
+    return images.ndim == len(bundle.image.shape) and not pictures
 
 
 def _name(image: Any, number: int) -> str:
@@ -152,10 +149,8 @@ def _name(image: Any, number: int) -> str:
 def read_image(image: Any, number: int, bundle: Bundle, ours: bool = False) -> Image:
     """One image from a path, a uint8 picture or an array in the network's shape; `number` names it in errors.
 
-    An array is copied unless it is `ours`, so that nobody changes it later.
-
     Where the network has several inputs, from a mapping of their names to these. A path is a picture's, or that of a
-    .npy or .npz file with one example.
+    .npy or .npz file with one example. An array is copied unless it is `ours`: its owner may change it later.
     """
     if isinstance(image, str | os.PathLike) and Path(image).suffix.lower() in SUFFIXES:
         content = read_arrays(Path(image))
