@@ -1,5 +1,6 @@
 """Recorded cases of the engine's plans, random numbers, masks, memory, targets and errors: see engine_vectors.py."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -173,12 +174,24 @@ def memory() -> Iterator[Case]:
     for row, threads, most in ((0, 1, 16), (4_000_000, 2, 16), (30_000_000, 2, 16), (90_000_000, 4, 16), (1, 1, 64)):
         found = useful_rows(row, threads, most)
         yield {"call": "useful_rows", "bytes_per_row": row, "threads": threads, "most": most, "expected": found}
-    for images, steps, rows in ((1, 1, 16), (3, 50, 16), (7, 2, 16), (5, 4, 3), (1, 10, 4), (0, 5, 4), (33, 1, 16)):
+    sizes = (
+        (1, 1, 16),
+        (3, 50, 16),
+        (7, 2, 16),
+        (5, 4, 3),
+        (1, 10, 4),
+        (0, 5, 4),
+        (33, 1, 16),
+        (17, 25, 16),
+        (9, 11, 16),
+    )
+    for (images, steps, rows), shared in itertools.product(sizes, (False, True)):
         runs = [
             [chunk.images.start, chunk.images.stop, chunk.steps.start, chunk.steps.stop, chunk.first, chunk.last]
-            for chunk in chunks(images, steps, rows)
+            for chunk in chunks(images, steps, rows, shared=shared)
         ]
-        yield {"call": "chunks", "images": images, "steps": steps, "rows": rows, "expected": runs}
+        case = {"images": images, "steps": steps, "rows": rows, "shared": shared}
+        yield {"call": "chunks", **case, "expected": runs}
     for images, room, held, beside in ((10, 1000, 100, 0), (10, 1000, 100, 400), (3, 10, 100, 0), (0, 10, 1, 0)):
         groups = [[group.start, group.stop] for group in images_at_once(images, room, held, beside)]
         case = {"images": images, "room": room, "held": held, "beside": beside}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from onnxplain.bundle import Bundle, Graph
-from onnxplain.planner import Chunk
+from onnxplain.planner import Chunk, chunks
 from onnxplain.runtime import onnxruntime
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -51,7 +51,8 @@ class Calibration:
         sizes = [size for size in SIZES if size <= min(most, images * steps)]
         if images * steps < WORTH * 2 * sum(sizes) or self.rows(graph) is not None:
             return
-        seconds = {size: _seconds_per_row(run, size, images, steps) for size in sizes}
+        runs = {size: next(chunks(images, steps, size, shared=graph.draws)) for size in sizes}
+        seconds = {size: _seconds_per_row(run, chunk) for size, chunk in runs.items()}
         best = next(size for size in sizes if seconds[size] <= ENOUGH * min(seconds.values()))
         with self._lock:
             self._known = {**self._read(), graph.name: best}
@@ -92,10 +93,8 @@ def cache_folder() -> Path:
     return (home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache") / "onnxplain"
 
 
-def _seconds_per_row(run: Callable[[Chunk], object], rows: int, images: int, steps: int) -> float:
-    """The time of the second of two runs of about so many rows, for each of them: the first one gets the memory."""
-    together = min(steps, rows)
-    chunk = Chunk(slice(0, min(images, rows // together)), slice(0, together), first=True, last=True)
+def _seconds_per_row(run: Callable[[Chunk], object], chunk: Chunk) -> float:
+    """The time of the second of two runs of the same, for each of its rows: the first one gets the memory."""
     run(chunk)
     before = time.perf_counter()
     run(chunk)

@@ -54,7 +54,10 @@ export interface OpenOptions {
   verify?: boolean;
   /** How many rows (images times steps) one run takes where memory allows; else what suits the network. */
   rows?: number;
-  /** Threads of one run, of onnxruntime-node; onnxruntime-web has ort.env.wasm.numThreads for it. */
+  /**
+   * Threads of one run, of onnxruntime-node: as many as the processors that this process may use, unless given.
+   * onnxruntime-web has ort.env.wasm.numThreads for it.
+   */
   threads?: number;
   /** What fetches files from an address: globalThis.fetch unless given. */
   fetch?: (address: string) => Promise<Response>;

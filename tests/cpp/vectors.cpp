@@ -76,7 +76,8 @@ Json memory_case(const Json& data) {
     return onnxplain::useful_rows(whole(data, "bytes_per_row"), whole(data, "threads"), whole(data, "most"));
   Json found = Json::array();
   if (call == "chunks")
-    for (const auto& run : onnxplain::chunks(whole(data, "images"), whole(data, "steps"), whole(data, "rows")))
+    for (const auto& run : onnxplain::chunks(whole(data, "images"), whole(data, "steps"), whole(data, "rows"),
+                                             data.at("shared").get<bool>()))
       found.push_back({run.images.start, run.images.stop, run.steps.start, run.steps.stop, run.first, run.last});
   if (call == "images_at_once")
     for (const auto& group : onnxplain::images_at_once(whole(data, "images"), whole(data, "room"), whole(data, "held"),

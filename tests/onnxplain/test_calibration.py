@@ -10,7 +10,7 @@ import pytest
 
 from onnxplain import Explainer, calibration
 from onnxplain.calibration import SIZES, Calibration, cache_folder
-from onnxplain.planner import Chunk
+from onnxplain.planner import Chunk, chunks
 
 
 @pytest.fixture
@@ -47,13 +47,23 @@ def test_the_best_size_is_found_kept_and_known_to_the_next_process(
     graph, tried = explainer.bundle.graphs["gradient"], []
     one = new(explainer)
     assert one.rows(graph) is None
-    one.measure(graph, slow_but_at(4, tried, clock), images=100, steps=50, most=16)
+    one.measure(graph, slow_but_at(4, tried, clock), images=100, steps=48, most=16)
     assert tried == [rows for rows in (1, 2, 4, 8, 16) for _ in range(2)]
     assert one.rows(graph) == new(explainer).rows(graph) == 4
-    one.measure(graph, slow_but_at(8, tried, clock), images=100, steps=50, most=16)
+    one.measure(graph, slow_but_at(8, tried, clock), images=100, steps=48, most=16)
     assert len(tried) == 10  # once is enough
     assert new(explainer, threads=3).rows(graph) is None  # another machine, in effect
     assert [path.parent.name for path in cache.rglob("*.json")] == ["rows"]
+
+
+@pytest.mark.usefixtures("cache", "clock")
+def test_runs_of_the_shape_that_a_call_will_have_are_tried(explainer: Explainer) -> None:
+    for name, shared in (("noise", True), ("path", False)):
+        graph, tried = explainer.bundle.graphs[name], []
+        assert graph.draws is shared
+        new(explainer).measure(graph, tried.append, images=100, steps=50, most=4)
+        assert tried == [next(chunks(100, 50, rows, shared=shared)) for rows in (1, 2, 4) for _ in range(2)]
+        assert tried[-1].images.stop == (4 if shared else 1)
 
 
 def test_little_work_is_not_worth_a_measurement(cache: Path, explainer: Explainer, clock: list[float]) -> None:

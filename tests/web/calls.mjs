@@ -18,6 +18,7 @@ import { uniform } from "../../runtime/web/engine/random.js";
 import { interpolationMatrix, resize } from "../../runtime/web/engine/resize.js";
 import { sha256, sha256Plain } from "../../runtime/web/engine/sha256.js";
 import { findSolver } from "../../runtime/web/engine/solvers.js";
+import { processors } from "../../runtime/web/engine/system.js";
 import { fromHalf, toHalf } from "../../runtime/web/engine/half.js";
 
 const TYPES = {
@@ -133,6 +134,17 @@ const ANSWERS = {
     const results = await Promise.all(methods.map((method) => found.explain(images, { method })));
     return results.map(({ attribution }) => attribution);
   },
+  threads: async ({ images }) => {
+    const { create } = ort.InferenceSession;
+    const seen = [];
+    ort.InferenceSession.create = (model, options) => {
+      seen.push(options.intraOpNumThreads ?? 0);
+      return create.call(ort.InferenceSession, model, options);
+    };
+    await (await opened()).scores(images);
+    return seen;
+  },
+  processors: async ({ root }) => processors(root),
   version: async () => onnxplain.VERSION,
   scores: async ({ images }) => (await opened()).scores(images),
   prepare: async ({ picture, steps }) => onnxplain.prepare(picture, steps),

@@ -52,7 +52,7 @@ const MEMORY = {
   parse_memory: ({ memory }) => planner.parseMemory(memory),
   rows_per_run: (c) => planner.rowsPerRun(c.bytes_per_row, c.memory, c.targets, c.most, c.beside),
   useful_rows: (c) => planner.usefulRows(c.bytes_per_row, c.threads, c.most),
-  chunks: (c) => planner.chunks(c.images, c.steps, c.rows).map(chunkList),
+  chunks: (c) => planner.chunks(c.images, c.steps, c.rows, { shared: c.shared }).map(chunkList),
   images_at_once: (c) => planner.imagesAtOnce(c.images, c.room, c.held, c.beside),
 };
 

@@ -106,6 +106,11 @@ export function takes(graph, role) {
   return graph.inputs.some((entry) => entry.role === role);
 }
 
+/** Whether a run of a graph draws noise or masks for its steps, the same for all of its images. */
+export function draws(graph) {
+  return (graph.columns ?? []).includes("draw");
+}
+
 function need(data, name) {
   if (data[name] === undefined) throw new Incomplete(`${quoted(name)} is missing`);
   return data[name];

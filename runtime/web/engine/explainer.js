@@ -17,6 +17,7 @@ import { prepare } from "./preprocessing.js";
 import { Result, predictionsOf } from "./result.js";
 import { Sessions } from "./sessions.js";
 import { Feed, runChunk } from "./summing.js";
+import { IS_NODE, processors } from "./system.js";
 import { asked, bestOf } from "./targets.js";
 import { VERSION } from "./version.js";
 import { Work } from "./work.js";
@@ -49,21 +50,25 @@ export class Explainer {
         throw new ParameterError(`${name}=${quoted(value)} must be a whole number of at least 1`);
       }
     }
-    const opened = { ...options, ort };
+    // onnxruntime-node names its backends, and has no "wasm".
+    const native = Boolean(ort.listSupportedBackends);
+    const opened = { ...options, ort, native, cores: native && IS_NODE ? await processors() : null };
     const { bundle, store } = await readBundle(source, opened);
     return new Explainer(bundle, store, opened);
   }
 
   constructor(bundle, store, options) {
-    const { ort, threads, rows } = options;
+    const { ort, native, cores, rows } = options;
     this.bundle = bundle;
     this.#ort = ort;
-    // onnxruntime-node names its backends, and has no "wasm".
-    this.#providers = options.providers ?? [ort.listSupportedBackends ? "cpu" : "wasm"];
+    this.#providers = options.providers ?? [native ? "cpu" : "wasm"];
+    // Beyond the processors that it may use, a process's threads would only wait for one another.
+    const threads = options.threads ?? (cores && cores.allowed < cores.machine ? cores.allowed : undefined);
     this.#sessions = new Sessions(ort, store, { providers: this.#providers, threads });
     const first = this.#providers[0]?.name ?? this.#providers[0];
     const accelerated = !["cpu", "wasm"].includes(first);
-    this.#sizes = new RunSizes({ accelerated, rows, threads: threads ?? threadsOf(ort) });
+    const usual = native ? (cores?.allowed ?? 2) : ort.env?.wasm?.numThreads || 1;
+    this.#sizes = new RunSizes({ accelerated, rows, threads: threads ?? usual });
   }
 
   /** The names of the methods that run as they are, with no more than an image. */
@@ -300,9 +305,4 @@ function modelFeeds(batch, bundle) {
 /** The axes behind the batch, 1 where one is free. */
 function sizesOf(shape) {
   return shape.slice(1).map((size) => (typeof size === "number" ? size : 1));
-}
-
-function threadsOf(ort) {
-  if (!ort.listSupportedBackends) return ort.env?.wasm?.numThreads || 1;
-  return globalThis.navigator?.hardwareConcurrency ?? 2;
 }

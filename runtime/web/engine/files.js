@@ -2,9 +2,9 @@
 
 import { BundleError, quoted } from "./errors.js";
 import { sha256 } from "./sha256.js";
+import { IS_NODE, nodeModules } from "./system.js";
 
 export const DESCRIPTION = "explainer.json";
-const IS_NODE = typeof globalThis.process?.versions?.node === "string";
 
 /**
  * The files of a source. `read(name)` gives a file's bytes, or null where there is none; `path(name)`, where there is
@@ -55,10 +55,7 @@ async function bytesOf(content) {
 }
 
 async function inFolder(source, options) {
-  // Named by a variable, so that bundlers for the browser don't look for them.
-  const [fs, path, crypto, url] = await Promise.all(
-    ["fs", "path", "crypto", "url"].map((name) => import(/* @vite-ignore */ /* webpackIgnore: true */ `node:${name}`)),
-  );
+  const [fs, path, crypto, url] = await nodeModules("fs", "path", "crypto", "url");
   const given = source instanceof URL ? url.fileURLToPath(source) : source;
   const kind = await fs.promises.stat(given).catch(() => null);
   if (kind === null) {

@@ -1,5 +1,6 @@
 /** What a loop holds in arrays of its own, beside what the runs of its graphs take: the planner leaves room for it. */
 
+import { draws } from "./bundle.js";
 import { product } from "./numbers.js";
 
 // As measured in Python, in float32 arrays of the explained value's size; what is held here is about the same.
@@ -7,6 +8,7 @@ const PER_IMAGE = { sum: 1, solve: 2, smoothgrad_squared: 8, vargrad: 8, guided_
 const PER_IMAGE_OTHERWISE = 6;
 const PER_ROW = { blur_integrated_gradients: 30, guided_integrated_gradients: 36, scorecam: 7 };
 const PER_ROW_OTHERWISE = 2;
+/** For each target, once: one group's sums and its finished map. A run that draws has an image in each row. */
 const AT_ONCE = 8;
 /** Layers of features and of their gradients, for each image and target, in float64. */
 const LAYER = 12;
@@ -20,6 +22,7 @@ export function heldBy(bundle, method, parameters, targets, valueBytes) {
   let image = (PER_IMAGE[loop] ?? PER_IMAGE_OTHERWISE) * valueBytes * targets;
   let row = (PER_ROW[loop] ?? PER_ROW_OTHERWISE) * valueBytes * (loop.startsWith("blur") ? targets : 1);
   let call = AT_ONCE * valueBytes * targets;
+  if (draws(bundle.graphs[method.graph])) [row, call] = [row + call, 0];
   if (LAYER_LOOPS.includes(loop) && bundle.layers.length) {
     const named = bundle.layers.filter((layer) => layer.name === parameters.layer);
     const sizes = (named.length ? named : bundle.layers).map((layer) => product(layer.shape.filter(Number.isInteger)));

@@ -46,15 +46,38 @@ export class Chunk {
   }
 }
 
-/** Runs of at most `rows` rows (images times steps) that cover everything; the steps of the same images together. */
-export function chunks(images, steps, rows) {
-  const together = Math.max(1, Math.floor(rows / Math.max(1, steps)));
-  return split(images, together).flatMap((imagePart) => {
+/**
+ * Runs of at most `rows` rows (images times steps) that cover everything; the steps of the same images together.
+ *
+ * They take all steps of few images, or with `shared` few steps of as many images as make the fewest runs: what is drawn
+ * for a step is then drawn once for these.
+ */
+export function chunks(images, steps, rows, { shared = false } = {}) {
+  const together = shared ? mostTogether(images, steps, rows) : Math.max(1, Math.floor(rows / Math.max(1, steps)));
+  const runs = [];
+  for (const imagePart of split(images, together)) {
     const taken = imagePart[1] - imagePart[0];
-    return split(steps, Math.max(1, Math.floor(rows / taken))).map(
-      (stepPart) => new Chunk(imagePart, stepPart, stepPart[0] === 0, stepPart[1] === steps),
-    );
-  });
+    // No later run finds the memory of the first too small.
+    const most = runs.length ? runs[0].rows : rows;
+    for (const stepPart of split(steps, Math.max(1, Math.floor(most / taken)))) {
+      runs.push(new Chunk(imagePart, stepPart, stepPart[0] === 0, stepPart[1] === steps));
+    }
+  }
+  return runs;
+}
+
+/** The most images for each run with which the runs are as few as they can be. */
+function mostTogether(images, steps, rows) {
+  const ceil = (total, part) => Math.ceil(total / part);
+  const runs = (together) => {
+    const groups = ceil(images, together);
+    const [fewer, larger] = [Math.floor(images / groups), images % groups];
+    const most = ceil(images, groups);
+    const first = ceil(steps, Math.floor(rows / most)); // of the first group, none smaller than a later one
+    return larger * first + (groups - larger) * ceil(steps, Math.floor((most * ceil(steps, first)) / fewer));
+  };
+  const tried = Array.from({ length: Math.min(images, rows) }, (_, less) => Math.min(images, rows) - less);
+  return tried.reduce((best, together) => (runs(together) < runs(best) ? together : best), tried[0] ?? 1);
 }
 
 /** Parts of nearly equal length, none longer than `most`, the longer ones first: later runs reuse their memory. */

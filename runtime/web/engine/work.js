@@ -1,7 +1,7 @@
 /** What a loop works with: one checked call of explain, and the passes that its method may run. */
 
 import { probabilitiesOf } from "./activations.js";
-import { takes } from "./bundle.js";
+import { draws, takes } from "./bundle.js";
 import { BundleError, ParameterError, quoted } from "./errors.js";
 import { chosenFeeds, methodFeeds } from "./feeds.js";
 import { imageSize } from "./images.js";
@@ -285,7 +285,7 @@ export class Work {
   }
 
   #chunks(graph, steps, images = this.count) {
-    return chunks(images, steps, this.rowsPerRun(graph, this.asked.count));
+    return chunks(images, steps, this.rowsPerRun(graph, this.asked.count), { shared: draws(graph) });
   }
 
   async #run(graph, outputs, feeds, chunk, join) {

@@ -1,6 +1,7 @@
 // A bundle's description, as explainer.json gives it: what export writes and every engine reads.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -80,6 +81,8 @@ struct Graph {
       if (entry.role == role) return true;
     return false;
   }
+  // Whether a run draws noise or masks for its steps, the same for all of its images.
+  bool draws() const { return std::find(columns.begin(), columns.end(), "draw") != columns.end(); }
   bool gives(const std::string& output) const {
     for (const std::string& name_of : outputs)
       if (name_of == output) return true;

@@ -20,8 +20,9 @@ struct Held {
 
 namespace holding {
 
-constexpr double AT_ONCE = 8.0;       // for each target, once: one group's sums and its finished map
-constexpr double LAYER = 12.0;        // layers of features and of their gradients, for each image and target
+// For each target, once: one group's sums and its finished map. A run that draws has an image in each row.
+constexpr double AT_ONCE = 8.0;
+constexpr double LAYER = 12.0;  // layers of features and of their gradients, for each image and target
 constexpr std::int64_t MASKS = 1500;  // bytes for each pixel that XRAI's regions take
 
 inline double per_image(const std::string& loop) {
@@ -58,6 +59,10 @@ inline Held held_by(const Bundle& bundle, const Method& method, const Parameters
   double image = holding::per_image(loop) * value * several;
   double row = holding::per_row(loop) * value * (loop.rfind("blur", 0) == 0 ? several : 1.0);
   double call = holding::AT_ONCE * value * several;
+  if (bundle.graphs.at(method.graph).draws()) {
+    row += call;
+    call = 0;
+  }
   const bool of_layer = loop == "cam" || loop == "scorecam" || loop == "ablation_cam" || loop == "recipro_cam" ||
                         loop == "guided_gradcam";
   if (of_layer && !bundle.layers.empty()) {

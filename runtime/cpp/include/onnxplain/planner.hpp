@@ -56,12 +56,34 @@ inline std::vector<Range> split(std::int64_t total, std::int64_t most) {
   return parts;
 }
 
+// The most images for each run with which the runs are as few as they can be.
+inline std::int64_t most_together(std::int64_t images, std::int64_t steps, std::int64_t rows) {
+  const auto ceil = [](std::int64_t total, std::int64_t part) { return (total + part - 1) / part; };
+  const auto runs = [&](std::int64_t together) {
+    const std::int64_t groups = ceil(images, together), most = ceil(images, groups);
+    const std::int64_t fewer = images / groups, larger = images % groups;
+    const std::int64_t first = ceil(steps, rows / most);  // of the first group, none smaller than a later one
+    return larger * first + (groups - larger) * ceil(steps, most * ceil(steps, first) / fewer);
+  };
+  std::int64_t best = std::max<std::int64_t>(1, std::min(images, rows));
+  for (std::int64_t together = best - 1; together > 0; --together)
+    if (runs(together) < runs(best)) best = together;
+  return best;
+}
+
 // Runs of at most `rows` rows (images times steps) that cover everything; the steps of the same images together.
-inline std::vector<Chunk> chunks(std::int64_t images, std::int64_t steps, std::int64_t rows) {
+//
+// They take all steps of few images, or with `shared` few steps of as many images as make the fewest runs: what is drawn
+// for a step is then drawn once for these.
+inline std::vector<Chunk> chunks(std::int64_t images, std::int64_t steps, std::int64_t rows, bool shared = false) {
   std::vector<Chunk> runs;
-  for (const Range image_part : split(images, std::max<std::int64_t>(1, rows / std::max<std::int64_t>(1, steps))))
-    for (const Range step_part : split(steps, std::max<std::int64_t>(1, rows / image_part.size())))
+  const std::int64_t of_all_steps = std::max<std::int64_t>(1, rows / std::max<std::int64_t>(1, steps));
+  for (const Range image_part : split(images, shared ? most_together(images, steps, rows) : of_all_steps)) {
+    // No later run finds the memory of the first too small.
+    const std::int64_t most = runs.empty() ? rows : runs.front().rows();
+    for (const Range step_part : split(steps, std::max<std::int64_t>(1, most / image_part.size())))
       runs.push_back({image_part, step_part, step_part.start == 0, step_part.stop == steps});
+  }
   return runs;
 }
 

@@ -259,7 +259,7 @@ struct Work {
   }
 
   std::vector<Chunk> plan(const Graph& graph, std::int64_t step_count, std::int64_t image_count) const {
-    return chunks(image_count, step_count, rows_per_run(graph, asked.count()));
+    return chunks(image_count, step_count, rows_per_run(graph, asked.count()), graph.draws());
   }
 
   // Whether a run of the graph is to tell the scores, and to find the top classes, as nobody knows them yet.

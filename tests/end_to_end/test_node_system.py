@@ -1,0 +1,82 @@
+"""How many processors the JavaScript engine finds in Node, and the threads that its runs take."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import node_engine
+import toy_bundle
+from node_engine import run_calls
+from onnxplain.system import cores, threads_of_a_run
+
+ALL = os.cpu_count() or 1
+ALLOWED = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ALL
+pytestmark = pytest.mark.skipif(ALLOWED < 2, reason="this process has a single processor: no limit would show")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def node() -> None:
+    reason = node_engine.missing_node()
+    if reason is not None:
+        pytest.skip(f"no JavaScript engine: {reason}")
+
+
+@pytest.fixture
+def bound() -> Iterator[None]:
+    """This process, and what it starts, bound to one of its processors."""
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("the system binds no process to processors")
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(every)})
+    yield
+    os.sched_setaffinity(0, every)
+
+
+LIMITS: list[tuple[dict[str, str], int]] = [
+    ({}, ALLOWED),
+    ({"sys/fs/cgroup/cpu.max": "max 100000\n"}, ALLOWED),
+    ({"sys/fs/cgroup/cpu.max": "100000 100000\n"}, 1),
+    ({"sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+    ({"sys/fs/cgroup/cpu.max": f"{ALL}00000 100000\n"}, ALLOWED),
+    ({"sys/fs/cgroup/cpu.max": "nonsense\n"}, ALLOWED),
+    ({"sys/fs/cgroup/slice/cpu.max": "150000 100000\n"}, 1),
+    ({"sys/fs/cgroup/slice/job/cpu.max": "150000 100000\n"}, 1),
+    ({"sys/fs/cgroup/slice/another/cpu.max": "100000 100000\n"}, ALLOWED),
+    ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, ALLOWED),
+    ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "100000\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, 1),
+    ({"sys/fs/cgroup/cpu/old/cpu.cfs_quota_us": "60000\n", "sys/fs/cgroup/cpu/old/cpu.cfs_period_us": "50000\n"}, 1),
+]
+
+
+def test_a_control_groups_share_of_the_processors_counts(tmp_path: Path) -> None:
+    calls = []
+    for number, (files, _) in enumerate(LIMITS):
+        root = tmp_path / str(number)
+        for name, content in {"proc/self/cgroup": "0::/slice/job\n3:cpu,cpuacct:/old\n", **files}.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(content)
+        calls.append({"what": "processors", "root": f"{root}/"})
+    for (files, expected), found in zip(LIMITS, run_calls(tmp_path / "calls", calls), strict=True):
+        assert found == {"machine": ALL, "allowed": expected}, files
+
+
+def threads_in_node(folder: Path, **job: object) -> int:
+    """The threads for which the JavaScript engine asks onnxruntime, 0 for onnxruntime's own choice."""
+    toy_bundle.write_toy_bundle(folder / "toy.explain")
+    images = np.zeros((1, *toy_bundle.IMAGE), np.float32)
+    calls = [{"what": "threads", "images": list(images)}]
+    [[found]] = run_calls(folder / "calls", calls, runtime="node", bundle=folder / "toy.explain", **job)
+    return int(found)
+
+
+def test_runs_take_as_many_threads_as_python_takes(tmp_path: Path) -> None:
+    assert threads_in_node(tmp_path) == threads_of_a_run(None)
+    assert threads_in_node(tmp_path / "asked", open={"threads": 3}) == 3
+
+
+@pytest.mark.usefixtures("bound")
+def test_a_process_that_is_bound_to_one_processor_takes_one_thread(tmp_path: Path) -> None:
+    assert threads_in_node(tmp_path) == cores() == 1
