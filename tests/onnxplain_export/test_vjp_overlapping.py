@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from onnx.reference import ReferenceEvaluator
 
+from derived_graphs import derive
 from onnxplain_export.autodiff import differentiate
 from onnxplain_export.graphs.blocked import keep_blocked
-from onnxplain_export.vjp import STANDARD, RuleTable
+from onnxplain_export.vjp import STANDARD
 from reference_kernels import KERNELS
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -24,19 +25,6 @@ SIZES = [(3, 3), (7, 7), (8, 9), (9, 8), (5, 12)]
 PADS = [(0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 0, 1), (0, 0, 1, 1), (1, 1, 0, 0)]
 GENERAL = {"Equal", "Slice", "Pad", "Sub", "Where"}
 """Operators that leave onnxruntime's blocked layout; the general form has some of them."""
-
-
-def derive(model: ir.Model, wrt: ir.Value, rules: RuleTable = STANDARD) -> None:
-    """Makes a graph that of its gradient at `wrt`, with a further input u: the cotangent of its output."""
-    graph = model.graph
-    ir.passes.common.ShapeInferencePass()(model)
-    y = graph.outputs[0]
-    u = ir.val("u", dtype=y.dtype, shape=y.shape)
-    graph.inputs.append(u)
-    (found,) = differentiate(graph, y, [wrt], u, rules)
-    found.dtype, found.shape = wrt.dtype, wrt.shape
-    graph.outputs[:] = [found]
-    ir.passes.common.RemoveUnusedNodesPass()(model)
 
 
 def gradient_of(
@@ -220,94 +208,6 @@ def test_nothing_leaves_the_layout_before_the_phases_interleave(tmp_path: Path) 
         pytest.skip("this processor's onnxruntime has no blocked layout")
     assert loaded["Sub"] + loaded["Add"] + loaded["Slice"] == 0
     assert loaded["ReorderOutput"] <= 3  # the two rows of phases, and the result
-
-
-JOINED = """
-    <ir_version: 10, opset_import: ["" : 20]>
-    g (double[N, 16, 9, 9] x) => (double[N, C, h, w] y) {
-        n = Neg(x)
-        a = Relu(x)
-        b = Relu(n)
-        j = Concat<axis = 1>(a, b)
-        BODY
-    }"""
-
-
-def joined(body: str) -> tuple[ir.Model, Array, Array]:
-    """The gradient's graph, and x, u with many ties."""
-    model = ir.from_onnx_text(JOINED.replace("BODY", body))
-    y = model.graph.outputs[0]
-    y.shape = None
-    derive(model, model.graph.inputs[0])
-    rng = np.random.default_rng(5)
-    numbers = rng.integers(-2, 3, (2, 16, 9, 9)).astype(np.float64)
-    return model, numbers, rng.standard_normal((2, *(int(str(axis)) for axis in (y.shape or ())[1:])))
-
-
-def in_torch_joined(x: Array, u: Array, body: Any) -> Array:
-    leaf = torch.tensor(x, requires_grad=True)
-    y = body(torch.cat([torch.relu(leaf), torch.relu(-leaf)], 1))
-    return torch.autograd.grad(y, leaf, torch.tensor(u))[0].numpy()
-
-
-POOL = "MaxPool<kernel_shape = [3, 3], strides = [2, 2]>"
-BODIES: dict[str, tuple[str, Any]] = {
-    "one pool": (f"y = {POOL}(j)", lambda j: F.max_pool2d(j, 3, 2)),
-    "two pools": (
-        f"p = {POOL}(j) q = MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 0, 0]>(j) y = Sub(p, q)",
-        lambda j: F.max_pool2d(j, 3, 2) - F.max_pool2d(F.pad(j, (1, 0, 1, 0)), 3, 2),
-    ),
-    "a part that is no ReLU": (
-        f"t = Neg(b) k = Concat<axis = 1>(a, t) y = {POOL}(k)",
-        lambda j: F.max_pool2d(torch.cat([j[:, :16], -j[:, 16:]], 1), 3, 2),
-    ),
-    "another reader": (
-        f"p = {POOL}(j) m = GlobalAveragePool(j) y = Mul(p, m)",
-        lambda j: F.max_pool2d(j, 3, 2) * j.mean((2, 3), keepdim=True),
-    ),
-    "a reader of a part": (
-        f"p = {POOL}(j) s = Concat<axis = 1>(a, a) m = GlobalAveragePool(s) y = Mul(p, m)",
-        lambda j: F.max_pool2d(j, 3, 2) * torch.cat([j[:, :16]] * 2, 1).mean((2, 3), keepdim=True),
-    ),
-    "other pieces": (
-        "k = Constant<value_ints = [20, 12]>() c, d = Split<axis = 1>(j, k) "
-        "e = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(c) f = GlobalAveragePool(d) "
-        "h = ReduceMean<keepdims = 1>(f) y = Mul(e, h)",
-        lambda j: F.max_pool2d(j[:, :20], 3, 2) * j[:, 20:].mean((2, 3), keepdim=True).mean(),
-    ),
-}
-
-
-@pytest.mark.parametrize(("body", "function"), BODIES.values(), ids=BODIES.keys())
-def test_pools_of_joined_channels(body: str, function: Any) -> None:
-    model, x, u = joined(body)
-    (found,) = ReferenceEvaluator(ir.to_proto(model), new_ops=KERNELS).run(None, {"x": x, "u": u})
-    np.testing.assert_allclose(found, in_torch_joined(x, u, function), atol=1e-12)
-
-
-def test_the_gradient_is_parted_behind_the_pool_and_so_are_the_masks() -> None:
-    model = joined(BODIES["one pool"][0])[0]
-    (split,) = [node for node in model.graph if node.op_type == "Split"]
-    assert split.inputs[0] is model.graph.inputs[1]
-    reads = {value.name for node in model.graph if node.op_type == "HardSigmoid" for value in node.inputs if value}
-    assert not reads & {"a", "b"}
-
-
-@pytest.mark.parametrize(("at", "pooled"), [("j", "j"), ("a", "j"), ("a", "a")])
-def test_gradients_at_what_pools_read_are_whole(at: str, pooled: str) -> None:
-    """The masks of ReLUs may be left to pools only where nobody looks in between."""
-    model = ir.from_onnx_text(JOINED.replace("BODY", f"y = {POOL}({pooled})"))
-    model.graph.outputs[0].shape = None
-    derive(model, next(value for node in model.graph for value in node.outputs if value.name == at))
-    rng = np.random.default_rng(9)
-    x = rng.integers(-2, 1, (2, 16, 9, 9)).astype(np.float64)  # many windows without anything above 0
-    values = {"a": torch.relu(torch.tensor(x)).requires_grad_()}
-    values["j"] = torch.cat([values["a"], torch.relu(-torch.tensor(x))], 1)
-    pools = F.max_pool2d(values[pooled], 3, 2)
-    cotangent = rng.standard_normal(tuple(pools.shape))
-    (expected,) = torch.autograd.grad(pools, values[at], torch.tensor(cotangent))
-    (got,) = ReferenceEvaluator(ir.to_proto(model), new_ops=KERNELS).run(None, {"x": x, "u": cotangent})
-    np.testing.assert_allclose(got, expected.numpy(), atol=1e-12)
 
 
 def test_a_relu_keeps_its_mask_where_max_pools_have_another_rule() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain_export.emitter import Emitter, attribute, constant_of, dims
+from onnxplain_export.vjp.joined import joined_parts, readers_of
 from onnxplain_export.vjp.registry import Cotangents, no_gradient, vjp
 
 no_gradient("Hardmax")
@@ -192,27 +193,10 @@ def only_read_by_max_pools(op: Emitter, y: ir.Value | None) -> bool:
     maker = None if y is None else y.producer()
     if y is None or maker is None or maker.op_type != "Relu" or {"Relu", "MaxPool"} & op.changed or y in op.ends:
         return False
-    readers = _readers(op, y)
-    return bool(readers) and all(node.op_type == "MaxPool" or pooled_parts(op, node.outputs[0]) for node in readers)
-
-
-def pooled_parts(op: Emitter, x: ir.Value | None) -> list[ir.Value]:
-    """What x [N, C, H, W] is joined from along its channels, of known numbers, if only MaxPools read it; else nothing.
-
-    Their rule takes each part by itself. Nothing, too, where the gradient of x itself is asked for.
-    """
-    maker = None if x is None else x.producer()
-    if x is None or maker is None or maker.op_type != "Concat" or attribute(maker, "axis") != 1 or x in op.ends:
-        return []
-    parts = [part for part in maker.inputs if part is not None]
-    known = all(isinstance((dims(part) or (None, None))[1], int) for part in parts)
-    pooled = known and {node.op_type for node in _readers(op, x)} == {"MaxPool"} and len(dims(x) or ()) == 4
-    return parts if len(parts) > 1 and pooled and not {"Concat", "MaxPool"} & op.changed else []
-
-
-def _readers(op: Emitter, value: ir.Value) -> list[ir.Node]:
-    """The nodes from which gradients of `value` come."""
-    return [node for node, _ in value.uses() if any(op.wants(output) for output in node.outputs)]
+    readers = readers_of(op, y)
+    return bool(readers) and all(
+        node.op_type == "MaxPool" or joined_parts(op, node.outputs[0], "MaxPool") for node in readers
+    )
 
 
 def positive(op: Emitter, y: ir.Value) -> ir.Value:

@@ -1,11 +1,13 @@
 """Convolution and its transpose: each is the other's adjoint."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
-from onnxplain_export.emitter import Emitter, attribute, ranked_dims
+from onnxplain_export.emitter import Emitter, attribute, dims, ranked_dims
+from onnxplain_export.vjp.joined import joined_parts
 from onnxplain_export.vjp.phases import halves, through_phases, with_zeros
 from onnxplain_export.vjp.registry import Cotangents, vjp
 from onnxplain_export.vjp.window import Window, spatial_sizes, window_of
@@ -66,13 +68,30 @@ def _conv_adjoint(op: Emitter, node: ir.Node, weight: ir.Value | None, g: ir.Val
     window, group = window_of(node), attribute(node, "group", 1)
     mirrored = window.mirrored_pads
     if mirrored is not None:
-        flipped = _flipped(op, node, window, group)
-        return op.Conv(g, flipped, group=group, **_attributes(window) | {"pads": mirrored})
+        flipped, attributes = _flipped(op, node, window, group), _attributes(window) | {"pads": mirrored}
+        parts = joined_parts(op, node.inputs[0], "Conv") if group == 1 else []
+        if not parts:
+            return op.Conv(g, flipped, group=group, **attributes)
+        return op.Concat(*_part_by_part(op, g, flipped, parts, attributes), axis=1)
     found = _at_stride_two(op, node, window, g, group) if halves(node, window) and not op.is_half else None
     if found is not None:
         return found
     padding = window.remainders(spatial_sizes(node))
     return op.ConvTranspose(g, weight, group=group, output_padding=padding, **_attributes(window))
+
+
+def _part_by_part(
+    op: Emitter, g: ir.Value, flipped: ir.Value, parts: Sequence[ir.Value], attributes: Mapping[str, Any]
+) -> Iterator[ir.Value]:
+    """The gradients of the `parts` that the convolution's input is joined from: each by its part of the weight."""
+    start = 0
+    for part in parts:
+        channels: Any = (dims(part) or (None, None))[1]
+        weight = op.Slice(flipped, [start], [start + channels], [0])
+        found = op.Conv(g, weight, **attributes)
+        found.shape, found.type = part.shape, part.type
+        yield found
+        start += channels
 
 
 def _at_stride_two(op: Emitter, node: ir.Node, window: Window, g: ir.Value, group: int) -> ir.Value | None:

@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoGradientError
 from onnxplain_export.emitter import Emitter, attribute, constant_of, ranked_dims
-from onnxplain_export.vjp.activation import only_read_by_max_pools, pooled_parts, positive
+from onnxplain_export.vjp.activation import only_read_by_max_pools, positive
+from onnxplain_export.vjp.joined import joined_parts
 from onnxplain_export.vjp.overlapping import stays_blocked, through_row_maxima
 from onnxplain_export.vjp.registry import Cotangents, vjp
 from onnxplain_export.vjp.window import Lane, Window, lanes_of, spatial_sizes, window_of
@@ -23,7 +24,7 @@ def max_pool(op: Emitter, node: ir.Node, g: Any) -> Cotangents:
     Of joined channels each part by itself: so the gradient is parted where it is smaller, and ReLUs before the join
     leave their masks to the pool.
     """
-    parts = pooled_parts(op, node.inputs[0])
+    parts = joined_parts(op, node.inputs[0], "MaxPool")
     if not parts:
         return (_at_first_maxima(op, node, g),)
     shapes = [ranked_dims(node, part) for part in parts]
