@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from onnxplain.errors import ModelError
+from onnxplain.sessions import WHOLE_PRODUCTS
 from onnxplain.system import threads_of_a_run
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -35,6 +36,7 @@ def session_of(model: ir.Model | Path) -> onnxruntime.InferenceSession:
     options.log_severity_level = 4
     options.intra_op_num_threads = threads_of_a_run(None)
     options.add_session_config_entry("session.force_spinning_stop", "1")  # proofs go from one session to the next
+    options.add_session_config_entry(*WHOLE_PRODUCTS)
     try:
         if isinstance(model, Path):
             return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

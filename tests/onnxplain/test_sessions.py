@@ -62,5 +62,9 @@ def test_a_run_that_fails_is_not_done_again_elsewhere(explainer, rows):
     assert {session._enable_fallback for session in explainer._sessions._open.values()} == {False}
 
 
+def test_dense_layers_of_quantised_weights_are_computed_in_full():
+    assert session_options().get_session_config_entry("session.qdq_matmulnbits_accuracy_level") == "1"
+
+
 def test_threads_do_not_go_on_spinning_when_their_run_has_ended():
     assert session_options().get_session_config_entry("session.force_spinning_stop") == "1"

@@ -10,6 +10,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from onnxplain.sessions import WHOLE_PRODUCTS
+
 Array = NDArray[Any]
 node = helper.make_node
 
@@ -100,6 +102,7 @@ def session(given: onnx.ModelProto | Path) -> onnxruntime.InferenceSession:
     """An onnxruntime session that says nothing."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry(*WHOLE_PRODUCTS)
     content = str(given) if isinstance(given, Path) else given.SerializeToString()
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
