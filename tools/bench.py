@@ -6,6 +6,7 @@ Results go to tools/bench.json as they come; what the same code measured with th
 """
 
 import argparse
+import ctypes
 import json
 import os
 import signal
@@ -42,6 +43,9 @@ OPTIONS = ("batch", "rounds", "threads", "device", "precision", "quick")
 def main() -> int:
     """Measures what is not measured yet, and prints the figures."""
     arguments = _arguments()
+    if arguments.device == "cuda" and not _has_driver():
+        print("skipped: NVIDIA's driver isn't here")
+        return 0
     python = environment_python(arguments.device, arguments.work)
     if arguments.device == "cuda" and (obstacle := _no_cuda(python)):
         print(f"skipped: {obstacle}")
@@ -146,6 +150,15 @@ def _child(python: Path, arguments: argparse.Namespace, network: str, part: str,
 
 def _packages() -> str:
     return os.pathsep.join(str(ROOT / name) for name in ("runtime", "export", "tools"))
+
+
+def _has_driver() -> bool:
+    """Whether NVIDIA's driver is here, so that an environment for CUDA is worth its download."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _no_cuda(python: Path) -> str | None:
