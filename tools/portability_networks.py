@@ -113,13 +113,14 @@ class Inverted(nn.Module):
 
 
 def mobilenet() -> nn.Module:
-    """Pads that differ at both ends, depthwise convolutions with stride 1 and 2, ReLU6, hard swish, squeeze-excite."""
+    """Pads that differ at both ends, depthwise convolutions, ReLU6, hard swish, squeeze-excite, SqueezeNet's end."""
     return lively(
         nn.Sequential(
             *(Padded(3, 8, 3), nn.Hardswish()),
             *(Inverted(8, 8, 3, 1, False, nn.ReLU6), Inverted(8, 12, 3, 2, False, nn.ReLU6)),
             *(Inverted(12, 12, 5, 1, True, nn.Hardswish), Inverted(12, 16, 5, 2, True, nn.Hardswish)),
-            *(nn.Conv2d(16, 48, 1), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, CLASSES)),
+            *(nn.Conv2d(16, 48, 1), nn.SiLU()),
+            *(nn.Conv2d(48, CLASSES, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         ),
         seed=2,
     )

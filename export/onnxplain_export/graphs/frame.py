@@ -15,6 +15,7 @@ from onnxplain.errors import ModelError
 from onnxplain_export.autodiff import differentiate, reads
 from onnxplain_export.emitter import OPSET, Dim, Emitter, copied, dims
 from onnxplain_export.graphs.blocked import keep_blocked
+from onnxplain_export.graphs.class_layer import class_layer
 from onnxplain_export.graphs.portable import make_portable
 from onnxplain_export.graphs.sharing import repeat_rows, repeated_shape
 from onnxplain_export.normalize import BATCH, Normalized, named_value
@@ -279,15 +280,20 @@ def gradient_at_rows(frame: Frame, cotangent: ir.Value, rules: RuleTable = STAND
     rows = frame.rows
     if rows is None:
         raise RuntimeError("the network's rows aren't connected")
-    size = None
+    of, size = frame.scores, None
     if frame.normalized.half is not None:
         size = _size_of_cotangent(frame, cotangent)
         cotangent = frame.op.Mul(cotangent, frame.normalized.half.scale)
         cotangent = cotangent if size is None else frame.op.Div(cotangent, size)
-    cotangent.shape = frame.scores.shape
+    elif rules is STANDARD and not frame.normalized.scores.free:
+        layer = class_layer(of, rows)
+        if layer is not None:
+            cotangent = layer.cotangent(frame.op, cotangent, frame.targets if frame.shares else None)
+            of = layer.features
+    cotangent.shape = of.shape
     cotangent.type = ir.TensorType(ir.DataType.FLOAT)
     forward = list(frame.graph)
-    found = differentiate(frame.graph, frame.scores, [rows], cotangent, rules)[0]
+    found = differentiate(frame.graph, of, [rows], cotangent, rules)[0]
     if frame.shares and frame.targets is not None:
         infer_shapes(frame.model)
         repeat_rows(frame.op, forward, frame.roots, cotangent, found, frame.targets)
