@@ -20,6 +20,8 @@ Maps = NDArray[np.float64]
 Cam = Callable[[Array, Array], Maps]
 
 LAYOUTS = ("NCHW", "NHWC", "tokens")
+ALONE = 2**18
+"""Multiplications that OpenBLAS leaves to one thread."""
 
 CAMS: dict[str, Cam] = {}
 """The formulas over features and gradients, by the finish rule that a bundle names."""
@@ -46,9 +48,7 @@ def find_cam(name: str) -> Cam:
 
 def weighted(features: Array, weights: Array) -> Maps:
     """Σ_k w_k A_k for weights [N, T, K]."""
-    count, channels, height, width = features.shape
-    places = features.reshape(count, channels, height * width).astype(np.float64)
-    return (weights.astype(np.float64) @ places).reshape(*weights.shape[:2], height, width)
+    return np.einsum("ntk,nkhw->nthw", weights, features, dtype=np.float64)
 
 
 def means(values: Array) -> NDArray[np.float64]:
@@ -205,7 +205,21 @@ def positive(maps: Array) -> Array:
 def enlarged(maps: Array, size: tuple[int, int]) -> Maps:
     """Maps [..., h, w] at the picture's size (H, W): bilinear, centres at half-integers, borders repeated."""
     rows, columns = (_enlarging(source, target) for source, target in zip(maps.shape[-2:], size, strict=True))
-    return rows @ maps.astype(np.float64) @ columns.T
+    return _product(rows, _product(maps.astype(np.float64), columns.T))
+
+
+def _product(left: Maps, right: Maps) -> Maps:
+    """left [..., m, k] @ right [..., k, n] in pieces of some rows, too small for BLAS to share them among threads.
+
+    Its threads take longer to wake than such a product takes, by 20 ms and more where others have the cores.
+    """
+    step = max(1, ALONE // max(1, right.shape[-2] * right.shape[-1]))
+    batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    product = np.empty((*batch, left.shape[-2], right.shape[-1]))
+    for start in range(0, left.shape[-2], step):
+        part = slice(start, start + step)
+        np.matmul(left[..., part, :], right, out=product[..., part, :])
+    return product
 
 
 @lru_cache(maxsize=8)

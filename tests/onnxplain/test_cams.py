@@ -1,5 +1,6 @@
 """The CAM formulas are those of their papers: closed forms, slow sums written out, and values at the edges."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -174,6 +175,16 @@ def test_a_second_formula_of_a_name_is_refused() -> None:
 def test_enlarging_is_bilinear_between_centres() -> None:
     found = enlarged(np.array([[0.0, 1.0], [2.0, 4.0]]), (4, 2))
     np.testing.assert_allclose(found, [[0, 1], [0.5, 1.75], [1.5, 3.25], [2, 4]])
+
+
+@pytest.mark.parametrize("grid", [(7, 7), (60, 41), (300, 300)])
+def test_maps_of_any_grid_are_enlarged_as_opencv_does(grid) -> None:
+    """Grids small and large: products are computed in pieces."""
+    maps = np.random.default_rng(0).standard_normal((2, 1, *grid))
+    expected = cv2.resize(np.moveaxis(maps[:, 0], 0, -1), (320, 301), interpolation=cv2.INTER_LINEAR)
+    found = enlarged(maps, (301, 320))
+    assert found.shape == (2, 1, 301, 320)
+    np.testing.assert_allclose(np.moveaxis(found[:, 0], 0, -1), expected, atol=1e-4)
 
 
 def test_mindspores_bytes_are_those_recorded() -> None:
