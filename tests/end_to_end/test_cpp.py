@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from onnxruntime.quantization import QuantType
 
 import networks
+import quantized_models
 from cpp_engine import ROOT, Answer, Engine, Toolchain, build, difference, nudged, toolchain
 from cpp_runtime import MissingError
 from onnxplain import Explainer
@@ -158,20 +160,23 @@ def test_several_targets_in_runs_that_a_cap_makes_small(
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A network of unequal sides, and one of tokens."""
+    """A network of unequal sides, one of tokens, and one of quantised weights, whose products are computed in full."""
     folder = tmp_path_factory.mktemp("cpp_networks")
     methods = ["gradient", "smoothgrad", "gradcam", "ablationcam", "reciprocam", "rise", "lime"]
     made = {
         "mobile": (networks.mobile_net(7), torch.zeros(1, 3, 37, 53)),
         "attention": (networks.vision_transformer(size=32, patch=8), torch.zeros(1, 3, 32, 32)),
     }
-    return {
+    bundles = {
         name: export(network, folder / f"{name}.explain", example=example, methods=methods)
         for name, (network, example) in made.items()
     }
+    wide = quantized_models.quantized(21, activation_type=QuantType.QUInt16, weight_type=QuantType.QInt8)
+    file = folder / "quantised.explain"
+    return {**bundles, "quantised": export(wide, file, methods=["gradient", "rise"], quantized="straight-through")}
 
 
-@pytest.mark.parametrize("name", ["mobile", "attention"])
+@pytest.mark.parametrize("name", ["mobile", "attention", "quantised"])
 def test_other_networks(name: str, engine: Engine, others: dict[str, Path]) -> None:
     explainer = Explainer(others[name], device="cpu")
     sizes = [int(axis) for axis in explainer.bundle.image.shape[1:]]
