@@ -48,7 +48,9 @@ def find_cam(name: str) -> Cam:
 
 def weighted(features: Array, weights: Array) -> Maps:
     """Σ_k w_k A_k for weights [N, T, K]."""
-    return np.einsum("ntk,nkhw->nthw", weights, features, dtype=np.float64)
+    count, channels, height, width = features.shape
+    places = features.reshape(count, channels, height * width).astype(np.float64)
+    return (weights.astype(np.float64) @ places).reshape(*weights.shape[:2], height, width)
 
 
 def means(values: Array) -> NDArray[np.float64]:
@@ -205,13 +207,13 @@ def positive(maps: Array) -> Array:
 def enlarged(maps: Array, size: tuple[int, int]) -> Maps:
     """Maps [..., h, w] at the picture's size (H, W): bilinear, centres at half-integers, borders repeated."""
     rows, columns = (_enlarging(source, target) for source, target in zip(maps.shape[-2:], size, strict=True))
-    return _product(rows, _product(maps.astype(np.float64), columns.T))
+    return _product(_product(rows, maps.astype(np.float64)), columns.T)
 
 
 def _product(left: Maps, right: Maps) -> Maps:
     """left [..., m, k] @ right [..., k, n] in pieces of some rows, too small for BLAS to share them among threads.
 
-    Its threads take longer to wake than such a product takes, by 20 ms and more where others have the cores.
+    Where others have the cores, its threads take milliseconds to wake, at times tens of them: longer than the product.
     """
     step = max(1, ALONE // max(1, right.shape[-2] * right.shape[-1]))
     batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
