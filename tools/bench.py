@@ -43,6 +43,8 @@ OPTIONS = ("batch", "rounds", "threads", "device", "precision", "quick")
 def main() -> int:
     """Measures what is not measured yet, and prints the figures."""
     arguments = _arguments()
+    # A request to end becomes an exception, which ends the measuring process too (`_child`).
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if arguments.device == "cuda" and not _has_driver():
         print("skipped: NVIDIA's driver isn't here")
         return 0

@@ -1,6 +1,11 @@
 """The benchmark counts what it should: ratios by round, void runs, wrong maps; its table says what was measured."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,15 @@ from bench_subject import Subject, error
 
 WHERE = {"machine": "2 cores (One)", "versions": {"onnxruntime": "1.2"}, "date": "2026-01-01"}
 BRIEF = Timing(rounds=2, least=2, warmup=1)
+STANDS_IN = """
+import sys
+from pathlib import Path
+import bench
+bench.environment_python = lambda *_: sys.executable
+bench.TOOLS = Path(sys.argv.pop())
+sys.argv.append("--quick")
+sys.exit(bench.main())
+"""
 
 
 def figure(value: float) -> dict:
@@ -207,6 +221,21 @@ def test_recorded_results_make_a_table_and_are_of_listed_networks() -> None:
         json.loads(bench_results.RESULTS.read_text("utf-8")).values() if bench_results.RESULTS.exists() else []
     ):
         assert set(device["networks"]) <= {*NETWORKS, "squeezenet"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
+def test_ended_benchmark_ends_what_it_measures_with(tmp_path: Path) -> None:
+    measures = 'import os, sys, time\nopen(sys.argv[0] + ".pid", "w").write(str(os.getpid()) + " ")\ntime.sleep(60)\n'
+    (tmp_path / "bench_measure.py").write_text(measures, "utf-8")
+    pid = tmp_path / "bench_measure.py.pid"
+    with subprocess.Popen([sys.executable, "-c", STANDS_IN, str(tmp_path)], stdout=subprocess.DEVNULL) as process:
+        started = time.monotonic()
+        while not (pid.exists() and pid.read_text("utf-8").endswith(" ")) and time.monotonic() < started + 50:
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(10) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text("utf-8")), 0)
 
 
 @pytest.mark.filterwarnings("ignore")  # Captum warns of its own hooks
