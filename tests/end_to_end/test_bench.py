@@ -26,6 +26,7 @@ BRIEF = Timing(rounds=2, least=2, warmup=1)
 STANDS_IN = """
 import sys
 from pathlib import Path
+sys.path.insert(0, sys.argv.pop())
 import bench
 bench.environment_python = lambda *_: sys.executable
 bench.TOOLS = Path(sys.argv.pop())
@@ -228,7 +229,8 @@ def test_ended_benchmark_ends_what_it_measures_with(tmp_path: Path) -> None:
     measures = 'import os, sys, time\nopen(sys.argv[0] + ".pid", "w").write(str(os.getpid()) + " ")\ntime.sleep(60)\n'
     (tmp_path / "bench_measure.py").write_text(measures, "utf-8")
     pid = tmp_path / "bench_measure.py.pid"
-    with subprocess.Popen([sys.executable, "-c", STANDS_IN, str(tmp_path)], stdout=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-c", STANDS_IN, str(tmp_path), str(bench_results.TOOLS)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         started = time.monotonic()
         while not (pid.exists() and pid.read_text("utf-8").endswith(" ")) and time.monotonic() < started + 50:
             time.sleep(0.05)
