@@ -60,7 +60,15 @@ onnxplain::Options options_in(const Json& job) {
 
 Json explained(const Json& job) {
   const auto explainer = explainer_of(job);
-  if (job.value("what", "") == "open") return {{"methods", explainer->methods()}, {"threads", onnxplain::threads_of_a_run({})}};
+  if (job.value("what", "") == "open") {
+    Ort::SessionOptions options = onnxplain::session_options({});
+    Json entries;
+    for (const char* name : {"session.force_spinning_stop", "session.qdq_matmulnbits_accuracy_level"}) {
+      entries[name] = options.GetConfigEntryOrDefault(name, "");
+    }
+    return {
+        {"methods", explainer->methods()}, {"threads", onnxplain::threads_of_a_run({})}, {"settings", entries}};
+  }
   const auto before = std::chrono::steady_clock::now();
   const onnxplain::Result result = explainer->explain(images_in(job.at("images")), options_in(job));
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - before;

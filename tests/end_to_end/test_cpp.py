@@ -19,6 +19,7 @@ from cpp_engine import ROOT, Answer, Engine, Toolchain, build, difference, nudge
 from cpp_runtime import MissingError
 from onnxplain import Explainer
 from onnxplain.preprocessing import PRESETS, prepare, preset_steps
+from onnxplain.sessions import session_options
 from onnxplain.system import threads_of_a_run
 from onnxplain_export import export, export_single
 from onnxplain_export.methods import METHODS
@@ -314,6 +315,11 @@ def test_what_python_alone_has_is_said(engine: Engine, bundle: Path, rows: np.nd
     for (_, words), answer in zip(calls, engine.answers(jobs), strict=True):
         assert answer.error is not None
         assert words in answer.error[1]
+
+
+def test_sessions_have_the_settings_of_python(engine: Engine, bundle: Path) -> None:
+    settings, python = engine.answer(bundle=bundle, what="open").entries["settings"], session_options()
+    assert settings == {name: python.get_session_config_entry(name) for name in settings} != {}
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no process to processors")

@@ -1,8 +1,9 @@
 """How many processors the JavaScript engine finds in Node, and the threads that its runs take."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ import pytest
 import node_engine
 import toy_bundle
 from node_engine import run_calls
+from onnxplain.sessions import session_options
 from onnxplain.system import cores, threads_of_a_run
 
 ALL = os.cpu_count() or 1
 ALLOWED = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ALL
-pytestmark = pytest.mark.skipif(ALLOWED < 2, reason="this process has a single processor: no limit would show")
+pytestmark = pytest.mark.skipif(
+    ALLOWED < 2 or cores() < ALLOWED, reason="this process has a single processor or a share: no other limit would show"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,20 +67,27 @@ def test_a_control_groups_share_of_the_processors_counts(tmp_path: Path) -> None
         assert found == {"machine": ALL, "allowed": expected}, files
 
 
-def threads_in_node(folder: Path, **job: object) -> int:
-    """The threads for which the JavaScript engine asks onnxruntime, 0 for onnxruntime's own choice."""
+def settings_in_node(folder: Path, **job: object) -> Mapping[str, Any]:
+    """What the JavaScript engine asks of onnxruntime: `threads`, 0 for onnxruntime's own choice, and `entries`."""
     toy_bundle.write_toy_bundle(folder / "toy.explain")
     images = np.zeros((1, *toy_bundle.IMAGE), np.float32)
-    calls = [{"what": "threads", "images": list(images)}]
+    calls = [{"what": "settings", "images": list(images)}]
     [[found]] = run_calls(folder / "calls", calls, runtime="node", bundle=folder / "toy.explain", **job)
-    return int(found)
+    return cast(Mapping[str, Any], found)
 
 
 def test_runs_take_as_many_threads_as_python_takes(tmp_path: Path) -> None:
-    assert threads_in_node(tmp_path) == threads_of_a_run(None)
-    assert threads_in_node(tmp_path / "asked", open={"threads": 3}) == 3
+    assert settings_in_node(tmp_path)["threads"] == threads_of_a_run(None)
+    assert settings_in_node(tmp_path / "asked", open={"threads": 3})["threads"] == 3
+
+
+def test_sessions_have_the_settings_of_python(tmp_path: Path) -> None:
+    entries = settings_in_node(tmp_path)["entries"]["session"]
+    assert set(entries) == {"force_spinning_stop", "qdq_matmulnbits_accuracy_level"}
+    python = session_options()
+    assert entries == {name: python.get_session_config_entry(f"session.{name}") for name in entries}
 
 
 @pytest.mark.usefixtures("bound")
 def test_a_process_that_is_bound_to_one_processor_takes_one_thread(tmp_path: Path) -> None:
-    assert threads_in_node(tmp_path) == cores() == 1
+    assert settings_in_node(tmp_path)["threads"] == cores() == 1

@@ -134,11 +134,11 @@ const ANSWERS = {
     const results = await Promise.all(methods.map((method) => found.explain(images, { method })));
     return results.map(({ attribution }) => attribution);
   },
-  threads: async ({ images }) => {
+  settings: async ({ images }) => {
     const { create } = ort.InferenceSession;
     const seen = [];
     ort.InferenceSession.create = (model, options) => {
-      seen.push(options.intraOpNumThreads ?? 0);
+      seen.push({ threads: options.intraOpNumThreads ?? 0, entries: options.extra });
       return create.call(ort.InferenceSession, model, options);
     };
     await (await opened()).scores(images);
