@@ -1,4 +1,4 @@
-"""How many processors the JavaScript engine finds in Node, and the threads that its runs take."""
+"""How many processors the JavaScript engine finds in Node, and what its sessions ask of onnxruntime."""
 
 import os
 from collections.abc import Iterator, Mapping
