@@ -9,9 +9,9 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache folder of the run's own: what was measured or compiled here before doesn't count, and nothing is left.
+    """A cache folder of the run's own: rows and graphs that were kept here before don't count, and none are left.
 
-    Matplotlib keeps its list of fonts, which takes long to make.
+    Matplotlib's list of fonts, which takes long to make, stays where it is.
     """
     with pytest.MonkeyPatch.context() as patch:
         if "MPLCONFIGDIR" not in os.environ:
